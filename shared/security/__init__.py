@@ -1,0 +1,1 @@
+"""Keys, tokens, sealing of personal data, access."""

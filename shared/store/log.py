@@ -1,0 +1,75 @@
+"""The owner's log: every event for good, numbered contiguously per key and topic, and the outbox that points into it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from shared.contracts.envelope import Envelope
+from shared.store.pool import Connection
+from shared.store.queries import Queries
+
+TOPIC_START, TOPIC_END = "lienthong.", ".v1"
+
+
+def family(topic: str) -> str:
+    """`lienthong.public.dossier.v1` is stored as `public.dossier`: short in the index of a million rows."""
+    return topic.removeprefix(TOPIC_START).removesuffix(TOPIC_END)
+
+
+def topic_of(aggregatetype: str) -> str:
+    return f"{TOPIC_START}{aggregatetype}{TOPIC_END}"
+
+
+def envelope_of(row: Any) -> Envelope:
+    """A row of the log as the envelope that was, or will be, published: the same id and bytes each time."""
+    payload = row["payload"]
+    return Envelope(
+        topic=topic_of(row["aggregatetype"]),
+        id=row["id"],
+        source=row["source"],
+        type=row["type"],
+        subject=row["aggregateid"],
+        time=row["happened"],
+        recorded=row["recorded"],
+        sequence=row["sequence"],
+        mode=row["mode"],
+        data=None if payload is None else payload.encode(),
+    )
+
+
+class Log:
+    """Appends to and reads one service's log. The caller holds the lock of every key that it appends to."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self._queries = Queries("shared.store", schema)
+
+    async def now(self, connection: Connection) -> datetime:
+        """The recorded time of this transaction: the database's clock, read inside it."""
+        value: datetime = await connection.fetchval(self._queries["now"])
+        return value
+
+    async def append(self, connection: Connection, envelopes: Sequence[Envelope]) -> None:
+        """Promise 2, stored means published: the events and their outbox rows, in one statement of the caller's transaction."""
+        if not envelopes:
+            return
+        await connection.execute(
+            self._queries["append"],
+            [e.id for e in envelopes],
+            [family(e.topic) for e in envelopes],
+            [e.subject for e in envelopes],
+            [e.type for e in envelopes],
+            [None if e.data is None else e.data.decode() for e in envelopes],
+            [e.sequence for e in envelopes],
+            [e.source for e in envelopes],
+            [e.time for e in envelopes],
+            [e.recorded for e in envelopes],
+            [e.mode for e in envelopes],
+        )
+
+    async def after(
+        self, connection: Connection, topic: str, key: str, sequence: int, limit: int = 1000
+    ) -> list[Envelope]:
+        """The key's events above `sequence`, in order: the answer to a consumer that met a gap."""
+        rows = await connection.fetch(self._queries["ledger"], family(topic), key, sequence, limit)
+        return [envelope_of(row) for row in rows]

@@ -1,0 +1,79 @@
+"""Numbered SQL migrations, applied once, in order, under a lock; a migration that was changed after it ran is refused."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+from shared.store.pool import Connection
+
+_FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
+_LOCK = 0x4C54_6D69  # one migration of a site at a time
+
+
+class MigrationRefused(Exception):
+    """The database was migrated with other files than these: the message names the first that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    package: str
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations_of(package: str) -> list[Migration]:
+    """The migrations in `package`/migrations, by number; numbers are contiguous from 1."""
+    found = []
+    for entry in resources.files(package).joinpath("migrations").iterdir():
+        if match := _FILE.match(entry.name):
+            found.append(Migration(package, int(match[1]), match[2], entry.read_text(encoding="utf-8")))
+    found.sort(key=lambda m: m.number)
+    if [m.number for m in found] != list(range(1, len(found) + 1)):
+        raise MigrationRefused(f"{package}/migrations: the numbers are not contiguous from 0001")
+    return found
+
+
+async def migrate(
+    connection: Connection, schema: str, packages: tuple[str, ...], *, check: bool = False
+) -> list[Migration]:
+    """Brings `schema` up to the migrations of `packages`, in that order; returns what was (with `check`: would be) applied."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        if check and not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", schema):
+            return [m for package in packages for m in migrations_of(package)]
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        await connection.execute(f"SET LOCAL search_path = {schema}, pg_catalog")
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS migration (package text NOT NULL, number integer NOT NULL, name text NOT NULL,"
+            " checksum text NOT NULL, applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, number))"
+        )
+        done = {
+            (r["package"], r["number"]): r["checksum"]
+            for r in await connection.fetch("SELECT package, number, checksum FROM migration")
+        }
+        applied = []
+        for migration in (m for package in packages for m in migrations_of(package)):
+            known = done.get((migration.package, migration.number))
+            if known is not None and known != migration.checksum:
+                raise MigrationRefused(
+                    f"{schema}: migration {migration.number:04}_{migration.name} of {migration.package} was changed after"
+                    " it had been applied; restore the file and put the change into a new migration"
+                )
+            if known is None:
+                applied.append(migration)
+                if not check:
+                    await connection.execute(migration.sql)
+                    await connection.execute(
+                        "INSERT INTO migration (package, number, name, checksum) VALUES ($1, $2, $3, $4)",
+                        migration.package,
+                        migration.number,
+                        migration.name,
+                        migration.checksum,
+                    )
+        return applied

@@ -1,0 +1,226 @@
+-- The statements of what every service has: log, outbox, inbox, pending. {schema} is the service's own.
+
+-- name: now
+SELECT clock_timestamp()
+
+-- name: append
+-- One statement for a batch: the events in their order, and a pointer to each in the outbox.
+WITH stored AS (
+    INSERT INTO {schema}.event
+        (id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode)
+    SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
+                $8::timestamptz[], $9::timestamptz[], $10::text[]) WITH ORDINALITY
+         AS e(id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, line)
+    ORDER BY line
+    RETURNING position, aggregateid)
+INSERT INTO {schema}.outbox (position, shard)
+SELECT position, hashtext(aggregateid) & 3 FROM stored
+
+-- name: ledger
+SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
+FROM {schema}.event
+WHERE aggregateid = $2 AND aggregatetype = $1 AND sequence > $3
+ORDER BY sequence
+LIMIT $4
+
+-- name: unpublished
+SELECT o.position, e.id, e.aggregatetype, e.aggregateid, e.type, e.payload, e.sequence, e.source, e.happened,
+       e.recorded, e.mode
+FROM {schema}.outbox o JOIN {schema}.event e USING (position)
+WHERE o.shard = ANY ($1::smallint[])
+ORDER BY o.position
+LIMIT $2
+
+-- name: published
+DELETE FROM {schema}.outbox WHERE position = ANY ($1::bigint[])
+
+-- name: backlog
+SELECT count(*) AS waiting, min(e.recorded) AS oldest
+FROM (SELECT position FROM {schema}.outbox ORDER BY position LIMIT 100000) o JOIN {schema}.event e USING (position)
+
+-- name: complete_before
+-- All that was recorded before this instant and belongs to these shards is published: nothing unpublished is
+-- older, and no transaction that may still commit began earlier.
+SELECT least(
+    (SELECT min(e.recorded) FROM (SELECT position FROM {schema}.outbox
+                                  WHERE shard = ANY ($1::smallint[]) ORDER BY position LIMIT 1) o
+                            JOIN {schema}.event e USING (position)),
+    (SELECT min(xact_start) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'lienthong' AND pid <> pg_backend_pid()),
+    clock_timestamp())
+
+-- name: bus_partitions
+SELECT topic, partition, end_offset FROM {schema}.bus_partition
+
+-- name: bus_partition_put
+INSERT INTO {schema}.bus_partition (topic, partition, end_offset)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[])
+ON CONFLICT (topic, partition) DO UPDATE SET end_offset = excluded.end_offset
+
+-- name: rebuild_begin
+-- From the start of the window: the last $2 of time, or the newest $3 bytes of payload if these begin later.
+-- A shard that is already being rebuilt starts again with the topics of both.
+INSERT INTO {schema}.bus_rebuild (shard, topics, position, until)
+SELECT s.shard, $4::text[], greatest(
+        coalesce((SELECT min(position) FROM {schema}.event WHERE recorded >= clock_timestamp() - $2::interval), 0),
+        coalesce((SELECT min(position) FROM (
+            SELECT position, sum(coalesce(length(payload), 0) + 400) OVER (ORDER BY position DESC) AS bytes
+            FROM {schema}.event WHERE recorded >= clock_timestamp() - $2::interval) w
+            WHERE bytes <= $3::bigint), 0)) - 1,
+    (SELECT coalesce(max(position), 0) FROM {schema}.event)
+FROM unnest($1::smallint[]) AS s(shard)
+ON CONFLICT (shard) DO UPDATE SET position = excluded.position, until = excluded.until,
+    topics = (SELECT array_agg(DISTINCT t) FROM unnest(bus_rebuild.topics || excluded.topics) t)
+
+-- name: rebuilds
+SELECT shard, topics, position, until FROM {schema}.bus_rebuild WHERE shard = ANY ($1::smallint[])
+
+-- name: rebuild_page
+SELECT position, id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
+FROM {schema}.event
+WHERE position > $1 AND position <= $2 AND (hashtext(aggregateid) & 3) = $3 AND aggregatetype = ANY ($4::text[])
+ORDER BY position
+LIMIT $5
+
+-- name: rebuild_moved
+UPDATE {schema}.bus_rebuild SET position = $2 WHERE shard = $1
+
+-- name: rebuild_done
+DELETE FROM {schema}.bus_rebuild WHERE shard = $1
+
+-- name: places
+SELECT i.topic, i.key, i.sequence, i.waiting
+FROM {schema}.inbox i JOIN unnest($1::text[], $2::text[]) AS w(topic, key) USING (topic, key)
+ORDER BY i.key, i.topic
+FOR UPDATE OF i
+
+-- name: places_new
+INSERT INTO {schema}.inbox (topic, key, sequence, recorded, waiting, since)
+SELECT topic, key, sequence, recorded, waiting, CASE WHEN waiting IS NOT NULL THEN clock_timestamp() END
+FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[], $5::text[])
+     AS n(topic, key, sequence, recorded, waiting)
+ON CONFLICT (key, topic) DO NOTHING
+RETURNING 1
+
+-- name: places_move
+UPDATE {schema}.inbox i
+SET sequence = n.sequence, recorded = coalesce(n.recorded, i.recorded), waiting = n.waiting,
+    since = CASE WHEN n.waiting IS NULL THEN NULL WHEN n.waiting = i.waiting THEN i.since ELSE clock_timestamp() END
+FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[], $5::text[])
+     AS n(topic, key, sequence, recorded, waiting)
+WHERE i.topic = n.topic AND i.key = n.key
+
+-- name: pending_put
+INSERT INTO {schema}.pending (topic, key, sequence, event_id, headers, value, state, reason, detail)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::jsonb[], $6::bytea[], $7::text[], $8::text[],
+                     $9::text[])
+ON CONFLICT (key, topic, event_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+    detail = excluded.detail
+    WHERE pending.state = 'waiting' AND excluded.state = 'parked'
+
+-- name: pending_of
+SELECT p.number, p.topic, p.key, p.sequence, p.event_id, p.headers, p.value, p.state, p.reason
+FROM {schema}.pending p JOIN unnest($1::text[], $2::text[]) AS w(topic, key) USING (topic, key)
+WHERE p.state <> 'unknown'
+ORDER BY p.key, p.topic, p.sequence NULLS FIRST, p.number
+
+-- name: pending_empty
+DELETE FROM {schema}.pending WHERE topic = $1 AND key = $2 AND state <> 'unknown'
+
+-- name: pending_delete
+DELETE FROM {schema}.pending WHERE number = ANY ($1::bigint[])
+
+-- name: pending_unknown
+SELECT number, topic, key, sequence, event_id, headers, value, state, reason
+FROM {schema}.pending WHERE state = 'unknown' ORDER BY key, topic, sequence LIMIT $1
+
+-- name: gaps
+-- A key met for the first time above sequence 1 is asked for at once.
+SELECT topic, key, sequence FROM {schema}.inbox
+WHERE waiting = 'gap' AND (sequence = 0 OR since <= clock_timestamp() - $1::interval)
+ORDER BY since LIMIT 200
+
+-- name: parked
+SELECT number, topic, key, sequence, event_id, headers, value, state, reason, detail, arrived
+FROM {schema}.pending
+WHERE state <> 'unknown' AND number > $1
+  AND ($3::text IS NULL OR key = $3)
+  AND EXISTS (SELECT 1 FROM {schema}.inbox i
+              WHERE i.topic = pending.topic AND i.key = pending.key AND i.waiting = 'parked')
+ORDER BY number LIMIT $2
+
+-- name: parked_count
+SELECT count(*) FROM {schema}.inbox WHERE waiting = 'parked'
+
+-- name: parked_act
+INSERT INTO {schema}.parked_act (who, act, topic, key, sequence, event_id, outcome, reason)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: complete_put
+INSERT INTO {schema}.complete (source, topic, partition, upto)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[])
+ON CONFLICT (source, topic, partition) DO UPDATE SET upto = greatest(complete.upto, excluded.upto)
+
+-- name: complete
+SELECT source, topic, min(upto) AS upto FROM {schema}.complete GROUP BY source, topic
+
+-- name: heads_consumed
+-- What the inbox holds of a topic, in buckets of the hour in which the owner recorded each key's newest event.
+SELECT date_trunc('hour', recorded) AS hour, count(*) AS keys, sum(sequence) AS events,
+       sum(hashtextextended(key, sequence))::text AS digest
+FROM {schema}.inbox WHERE topic = $1 AND sequence > 0 AND ($2::timestamptz IS NULL OR recorded >= $2)
+GROUP BY 1 ORDER BY 1
+
+-- name: heads_consumed_keys
+SELECT key, sequence FROM {schema}.inbox WHERE topic = $1 AND key = ANY ($2::text[])
+
+-- name: heads_consumed_hour
+SELECT key, sequence FROM {schema}.inbox
+WHERE topic = $1 AND recorded >= $2 AND recorded < $2 + interval '1 hour'
+
+-- name: answer_find
+SELECT subject, path, key, digest, status, headers, body FROM {schema}.idempotency
+WHERE (subject, path, key) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+
+-- name: answer_put
+INSERT INTO {schema}.idempotency (subject, path, key, digest, status, headers, body)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::jsonb[], $7::text[])
+
+-- name: answer_forget
+DELETE FROM {schema}.idempotency WHERE at < clock_timestamp() - $1::interval
+
+-- name: access_put
+INSERT INTO {schema}.access_record (who, role, code, what) VALUES ($1, $2, $3, $4)
+
+-- name: heads_owned
+-- What this service has published of a topic, in the same buckets; `head` is the service's own view of its keys.
+SELECT date_trunc('hour', recorded) AS hour, count(*) AS keys, sum(sequence) AS events,
+       sum(hashtextextended(key, sequence))::text AS digest
+FROM {schema}.head WHERE topic = $1 AND ($2::timestamptz IS NULL OR recorded >= $2)
+GROUP BY 1 ORDER BY 1
+
+-- name: heads_owned_hour
+SELECT key, sequence FROM {schema}.head
+WHERE topic = $1 AND recorded >= $2 AND recorded < $2 + interval '1 hour'
+
+-- name: heads_owned_keys
+SELECT key, sequence FROM {schema}.head WHERE topic = $1 AND key = ANY ($2::text[])
+
+-- name: stored_events
+-- What the log holds of a topic, by the hour in which it was recorded, and how much of it is not yet published.
+SELECT count(*) AS stored, count(o.position) AS unpublished
+FROM {schema}.event e LEFT JOIN {schema}.outbox o USING (position) WHERE e.aggregatetype = $1
+
+-- name: parked_sequence
+SELECT coalesce(max(sequence), 0) FROM {schema}.event WHERE aggregatetype = 'parked' AND aggregateid = $1
+
+-- name: parked_row
+SELECT number, topic, key, sequence, event_id, headers, value, state, reason, detail, arrived
+FROM {schema}.pending WHERE number = $1
+
+-- name: place_sequence
+SELECT sequence FROM {schema}.inbox WHERE topic = $1 AND key = $2
+
+-- name: place_skip
+UPDATE {schema}.inbox SET sequence = sequence + 1 WHERE topic = $1 AND key = $2 AND sequence = $3

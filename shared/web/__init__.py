@@ -1,0 +1,1 @@
+"""The manners that the four services share over HTTP."""

@@ -1,0 +1,184 @@
+"""The routes that every service has: probes, metrics, schemas, and what the services and operators ask each other."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from shared.contracts.codes import Instant, Text, format_instant
+from shared.contracts.envelope import Unreadable, decode
+from shared.contracts.schema import all_schemas
+from shared.observe.metrics import choose_encoder
+from shared.security.tokens import Role
+from shared.service import Service
+from shared.web.app import Asking, Body, allow, router
+from shared.web.ledger import envelope_to_json
+from shared.web.problem import Problem, not_found
+
+PAGE = 1000
+
+
+def common_routes(service: Service) -> APIRouter:
+    """To be included by each service's app."""
+    routes = router()
+    store = service.store_queries
+
+    @routes.get("/healthz", tags=["probes"])
+    async def healthz() -> Response:
+        """200 while every loop makes progress, else 503 with what does not."""
+        reasons = service.unhealthy()
+        return JSONResponse({"status": "stuck" if reasons else "ok", "reasons": reasons}, 503 if reasons else 200)
+
+    @routes.get("/readyz", tags=["probes"])
+    async def readyz() -> Response:
+        """200 when requests can be answered, else 503 with why not. A line that is down does not count."""
+        reasons = await service.unready()
+        return JSONResponse({"status": "unready" if reasons else "ready", "reasons": reasons}, 503 if reasons else 200)
+
+    @routes.get("/metrics", tags=["probes"])
+    async def metrics(request: Request) -> Response:
+        """Prometheus text, or OpenMetrics when `Accept` asks for it."""
+        wanted = service.settings.metrics_token
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if wanted is not None and given != wanted.get_secret_value():
+            raise Problem(401, "unauthorized", "This needs the metrics token.", headers={"WWW-Authenticate": "Bearer"})
+        await service.observe()
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(service.metrics.registry), media_type=kind)
+
+    @routes.get("/schemas/{path:path}", tags=["contract"])
+    async def schema(path: str, who: Asking) -> Response:
+        """The JSON Schema that `ce_dataschema` names."""
+        found = all_schemas().get(path)
+        if found is None:
+            raise not_found("This schema")
+        return JSONResponse(found, media_type="application/schema+json")
+
+    @routes.get("/v1/ledger", tags=["internal"])
+    async def ledger(
+        who: Asking,
+        topic: str,
+        key: str,
+        after: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+    ) -> dict[str, Any]:
+        """The events of a key above a sequence, in order: for the services of this site."""
+        allow(who, Role.SERVICE)
+        async with service.pool.acquire() as connection:
+            events = await service.log.after(connection, topic, key, after, limit)
+        return {"items": [envelope_to_json(event) for event in events]}
+
+    @routes.get("/v1/heads", tags=["internal"])
+    async def heads(
+        who: Asking, topic: str, side: Literal["owned", "consumed"], since: Instant | None = None
+    ) -> dict[str, Any]:
+        """Counts and digests of a topic's keys by the hour in which their newest event was recorded."""
+        allow(who, Role.SERVICE, Role.OPERATOR, Role.AUDITOR)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store[f"heads_{side}"], topic, since)
+        return {
+            "items": [
+                {
+                    "hour": format_instant(row["hour"]),
+                    "keys": row["keys"],
+                    "events": row["events"],
+                    "digest": row["digest"],
+                }
+                for row in rows
+            ]
+        }
+
+    @routes.get("/v1/heads/hour", tags=["internal"])
+    async def heads_hour(who: Asking, topic: str, side: Literal["owned", "consumed"], hour: Instant) -> dict[str, Any]:
+        """The keys behind one hour's digest, each with its last sequence."""
+        allow(who, Role.SERVICE, Role.OPERATOR, Role.AUDITOR)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store[f"heads_{side}_hour"], topic, hour)
+        return {"items": {row["key"]: row["sequence"] for row in rows}}
+
+    @routes.get("/v1/stored", tags=["internal"])
+    async def stored(who: Asking, topic: str) -> dict[str, Any]:
+        """How many events of a topic the log holds, and how many of them are not on the bus yet."""
+        allow(who, Role.SERVICE, Role.OPERATOR, Role.AUDITOR)
+        async with service.pool.acquire() as connection:
+            row = await connection.fetchrow(
+                store["stored_events"], topic.removeprefix("lienthong.").removesuffix(".v1")
+            )
+        assert row is not None
+        return {"stored": row["stored"], "unpublished": row["unpublished"]}
+
+    @routes.get("/v1/parked", tags=["operators"])
+    async def parked(
+        who: Asking, key: str | None = None, cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None
+    ) -> dict[str, Any]:
+        """The events that are parked here or wait behind one, without what they say."""
+        allow(who, Role.OPERATOR, Role.AUDITOR, Role.SERVICE)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store["parked"], int(cursor or 0), 200, key)
+        return {
+            "items": [redacted(service.name, row) for row in rows],
+            "next_cursor": str(rows[-1]["number"]) if len(rows) == 200 else None,
+        }
+
+    class Replay(Body):
+        topic: str
+        key: str
+        dry_run: bool = False
+
+    @routes.post("/v1/parked/replay", tags=["operators"])
+    async def replay(who: Asking, body: Replay) -> dict[str, Any]:
+        """Continues a parked key with its owner's own events; what the owner does not have is discarded."""
+        allow(who, Role.OPERATOR, Role.SERVICE)
+        if service.consumer is None:
+            raise not_found("A parked event here")
+        return await service.consumer.replay(body.topic, body.key, who=who.subject, dry_run=body.dry_run)
+
+    class Drop(Body):
+        number: Annotated[int, Field(ge=1)]
+        reason: Text
+        dry_run: bool = False
+
+    @routes.post("/v1/parked/drop", tags=["operators"])
+    async def drop(who: Asking, body: Drop) -> dict[str, Any]:
+        """Gives one parked event up, with a reason; an owner's event is then recorded as skipped."""
+        allow(who, Role.OPERATOR, Role.SERVICE)
+        if service.consumer is None:
+            raise not_found("A parked event here")
+        done = await service.consumer.drop(body.number, body.reason, who=who.subject, dry_run=body.dry_run)
+        if done is None:
+            raise not_found("This parked event")
+        return done
+
+    @routes.get("/v1/site", tags=["internal"])
+    async def site(who: Asking) -> dict[str, Any]:
+        """The version of the directory that this service works with."""
+        return {"site": service.settings.site, "version": service.directory.version}
+
+    return routes
+
+
+def redacted(service: str, row: Any) -> dict[str, Any]:
+    """A parked event as an operator may see it: where it came from and why it waits; never what it said."""
+    headers = {name: value for name, value in row["headers"] if name in ("ce_type", "ce_time", "ce_source")}
+    try:
+        envelope = decode(
+            row["topic"], row["key"].encode(), row["value"], [(n, v.encode("latin-1")) for n, v in row["headers"]]
+        )
+        kind = envelope.type
+    except Unreadable:
+        kind = headers.get("ce_type", "")[:120]
+    return {
+        "service": service,
+        "number": row["number"],
+        "topic": row["topic"],
+        "key": row["key"],
+        "sequence": row["sequence"],
+        "event": row["event_id"],
+        "type": kind,
+        "state": row["state"],
+        "reason": row["reason"],
+        "detail": row["detail"],
+        "bytes": len(row["value"] or b""),
+        "arrived": format_instant(row["arrived"]),
+    }

@@ -1,0 +1,114 @@
+"""What every request passes before a route is looked at: the token, the size and kind of its body."""
+
+import re
+from collections.abc import Callable, Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.security.tokens import Principal, TokenRefused
+from shared.web.problem import Problem
+
+MAX_BODY = 1 << 20
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/docs/.*", "/openapi.json", "/asyncapi.json")
+
+
+class TooLarge(Exception):
+    """The body went over the limit while it was read."""
+
+
+class Gate:
+    """401 before anything else, then 413 and 415. The principal is then in `request.state.principal`.
+
+    `open_paths`: regular expressions of paths that need no token; a token that comes all the same must be good.
+    `large`: paths whose bodies may be larger, with their limit. `plain`: paths that take other bodies than JSON.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        verify: Callable[[str], Principal],
+        open_paths: Iterable[str] = (),
+        large: dict[str, int] | None = None,
+        plain: dict[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self._app, self._verify = app, verify
+        self._open = re.compile("|".join(f"(?:{path})" for path in (*OPEN_PATHS, *open_paths)))
+        self._large, self._plain = large or {}, plain or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            principal = self._principal(scope)
+            scope.setdefault("state", {})["principal"] = principal
+            self._check_kind(scope)
+            limit = self._large.get(scope["path"], MAX_BODY)
+            declared = _header(scope, b"content-length")
+            if declared.isdigit() and int(declared) > limit:
+                raise _too_large(limit)
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        read = 0
+        started = False
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > limit:
+                    raise TooLarge
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, limited, watched)
+        except TooLarge:
+            if started:
+                raise
+            await _too_large(limit).response()(scope, receive, send)
+
+    def _principal(self, scope: Scope) -> Principal | None:
+        scheme, _, token = _header(scope, b"authorization").partition(" ")
+        if token.strip() and scheme.lower() == "bearer":
+            try:
+                return self._verify(token.strip())
+            except TokenRefused as error:
+                raise _unauthorized(str(error)) from None
+        if self._open.fullmatch(scope["path"]) is None:
+            raise _unauthorized("This needs a bearer token: Authorization: Bearer …")
+        return None
+
+    def _check_kind(self, scope: Scope) -> None:
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return
+        kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
+        allowed = self._plain.get(scope["path"], ("application/json",))
+        if kind in allowed or (kind.endswith("+json") and "application/json" in allowed):
+            return
+        empty = _header(scope, b"content-length") in ("", "0") and not _header(scope, b"transfer-encoding")
+        if not kind and empty:
+            return  # a body that is missing is named by the route
+        raise Problem(415, "media-type", f"Send the body as {' or '.join(allowed)}.", headers={"Accept": allowed[0]})
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return ""
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "too-large", f"The body is over {limit} bytes; send it in parts.")
