@@ -310,20 +310,25 @@ class Supervised:
                     self.restarts += 1
                     return
             except (EmbeddedError, OSError) as error:
-                log.error("%s: %s", self._process.name, error)
+                if self._wanted:
+                    log.error("%s: %s", self._process.name, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, 5.0)
 
-    async def _until(self, ready: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    async def _until(
+        self, ready: Callable[[], Awaitable[bool]], seconds: float, look_every: float = LOOK_EVERY
+    ) -> None:
         """Wait until `ready()` says so. Raises StartFailed when the program ends before, or the time is over."""
         name = self._process.name
         until = time.monotonic() + seconds
         while not await ready():
+            if not self._wanted:
+                raise StartFailed(f"{name} was stopped while it started")
             if not self._process.alive:
                 raise StartFailed(f"{name} ended while it started:\n{self._process.log_tail()}")
             if time.monotonic() > until:
                 raise StartFailed(f"{name} was not ready in {seconds:.0f} s:\n{self._process.log_tail()}")
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(look_every)
 
 
 async def end(processes: Iterable[Identity], ends_by: Sequence[tuple[signal.Signals, float]]) -> None:

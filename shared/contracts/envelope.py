@@ -19,7 +19,6 @@ from functools import lru_cache
 from typing import Final, Literal
 from uuid import UUID
 
-import orjson
 from pydantic import ValidationError
 
 from shared.contracts.events import EventData, full_type, short_type, tier_of_topic
@@ -239,8 +238,3 @@ def parse(event: Envelope) -> EventData | None:
 @lru_cache(maxsize=4096)
 def _model(short: str, topic: str) -> type[EventData]:
     return view_model(short, tier_of_topic(topic))
-
-
-def compact_json(value: object) -> bytes:
-    """JSON as it is published where no model stands behind it: UTF-8, no spaces, in the given order."""
-    return orjson.dumps(value)

@@ -34,7 +34,7 @@ State = Annotated[int, Field(ge=1, le=10)]
 """The portal's state: 1 submitted, 2 received, 3 refused at the desk, 4 in process, 5 supplement requested,
 6 payment requested, 7 withdrawal requested, 8 stopped, 9 resolved, 10 returned."""
 
-Money = Annotated[int, Field(ge=0)]
+Money = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 """Đồng."""
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[int, Field(ge=1)]
@@ -96,7 +96,7 @@ class CalendarRef(Shape):
     """The calendar version that a dossier was promised under; version 0 is the default calendar."""
 
     agency: Public[AgencyCode]
-    version: Public[Number]
+    version: Public[Count]
 
 
 class ToLevel(Shape):

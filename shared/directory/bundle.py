@@ -86,8 +86,10 @@ ShiftText = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]$"}),
 ]
 Shifts = Annotated[tuple[ShiftText, ...], AfterValidator(_in_order)]
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+NotNegative = Annotated[int, Field(ge=0, le=1_000_000)]
+Money = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
+"""Đồng."""
 
 
 class Entry(BaseModel):
@@ -133,14 +135,14 @@ class FieldEntry(Entry):
 class LimitEntry(Entry):
     """The legal time limit of a procedure; value 0 is a same-day one whatever its unit."""
 
-    value: NotNegative
+    value: Annotated[int, Field(ge=0, le=10_000)]
     unit: Unit
 
 
 class StepLimitEntry(Entry):
     """A leg's limit. Hours and working days may have halves."""
 
-    value: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, multiple_of=0.5)]
+    value: Annotated[int, Field(ge=0, le=10_000)] | Annotated[float, Field(ge=0, le=10_000, multiple_of=0.5)]
     unit: Unit
 
 
@@ -195,7 +197,7 @@ class ProcedureEntry(Entry):
     field: FieldEntry
     level: Level | None = None
     online: Online = "none"
-    fee: NotNegative = 0
+    fee: Money = 0
     confidential: bool = False
     payment_pauses: bool = False
     limit: LimitEntry
@@ -293,7 +295,7 @@ class CarrierEntry(Entry):
     url: Url | None = None
     secret: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)
     secret_env: Identifier | None = None
-    charge: NotNegative = 0
+    charge: Money = 0
 
 
 class PortalEntry(Entry):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, cast, get_args, get_origin
 
 import orjson
 import yaml
@@ -135,27 +136,34 @@ def _shape_faults(refused: ValidationError, tree: Any) -> list[Fault]:
     return list(found)
 
 
-def _salvaged(annotation: Any, raw: Any) -> Any:
-    """What can be read of a raw value: entries with None for each field that cannot, else the value or None."""
-    if isinstance(annotation, type) and issubclass(annotation, Entry):
-        fields = raw if isinstance(raw, dict) else {}
-        found = {}
-        for name, field in annotation.model_fields.items():
-            written = field.alias or name
-            if written in fields:
-                exact = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-                found[name] = _salvaged(exact, fields[written])
-            else:
-                found[name] = None if field.is_required() else field.get_default()
-        return annotation.model_construct(**found)
-    inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    member = next(iter(get_args(inner)), None)
-    if get_origin(inner) is tuple and isinstance(member, type) and issubclass(member, Entry):
-        if isinstance(raw, list):
-            return tuple(_salvaged(member, each) for each in raw)
-        return ()
+@cache
+def _field(model: type[Entry], name: str) -> tuple[type[Entry] | None, TypeAdapter[Any]]:
+    """What a field of an entry holds: the entries in its list, if it is one, and how its value is read."""
+    field = model.model_fields[name]
+    inner = next(iter(get_args(field.annotation)), None) if get_origin(field.annotation) is tuple else None
+    listed = inner if isinstance(inner, type) and issubclass(inner, Entry) else None
+    exact: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return listed, TypeAdapter(exact)
+
+
+def _salvaged(model: type[E], raw: Any) -> E:
+    """What can be read of a raw entry, with None for each field that cannot."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        written = field.alias or name
+        if isinstance(raw, dict) and written in raw:
+            found[name] = _salvaged_field(model, name, raw[written])
+        else:
+            found[name] = None if field.is_required() else field.get_default()
+    return cast(E, model.model_construct(**found))
+
+
+def _salvaged_field(model: type[Entry], name: str, raw: Any) -> Any:
+    listed, adapter = _field(model, name)
+    if listed is not None:
+        return tuple(_salvaged(listed, each) for each in raw) if isinstance(raw, list) else ()
     try:
-        return TypeAdapter(annotation).validate_json(orjson.dumps(raw), strict=True)
+        return adapter.validate_json(orjson.dumps(raw), strict=True)
     except ValidationError:
         return None
 

@@ -7,8 +7,9 @@
 The producer stands for the relay: its ledger (the last number sent per key) is what the owner's log holds in
 PostgreSQL, and in each new life of the broker it sends again what some group has not applied. The three groups stand
 for services: they keep the last number applied per key, as an inbox does, and apply only the next one. A broker above
-`--restart-above-mb` is restarted empty as soon as every group has applied all that was sent; the relay holds still while
-that is asked. `--kills` ends the broker with -9 in the midst of it all, that often. Prints one JSON object; exit status 1 if a record was lost.
+`--restart-above-mb` is restarted empty as soon as every group has applied all that was sent; the relay holds still
+while that is asked. `--kills` ends the broker with -9 in the midst of it all, that often. Prints one JSON object;
+exit status 1 if a record was lost.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import aiokafka.client
@@ -31,7 +33,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from deploy.embedded import EmbeddedBroker
+from deploy.embedded import EmbeddedBroker, make_topics
 
 TOPICS = [f"bench.life.{number}.v1" for number in range(5)]
 PARTITIONS = 3
@@ -84,6 +86,9 @@ class Ledger:
             self.duplicates += 1
         else:
             self.ahead += 1
+
+    def has_sent(self, number: int) -> bool:
+        return self.total_sent >= number
 
     @property
     def caught_up(self) -> bool:
@@ -218,7 +223,12 @@ async def consume(group: str, ledger: Ledger, lives: Lives, bootstrap: str, read
         await consumer.stop()
 
 
-async def make_topics(bootstrap: str) -> None:
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - asked a few times a run: not worth an event per record
+        await asyncio.sleep(0.01)
+
+
+async def make_topics_on_kafka(bootstrap: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
@@ -233,7 +243,7 @@ async def carry(arguments: argparse.Namespace, folder: Path) -> dict[str, object
     peak = 0
 
     async def prepare(bootstrap: str) -> None:
-        await make_topics(bootstrap)
+        await make_topics(bootstrap, dict.fromkeys(TOPICS, PARTITIONS))
         lives.begin()
 
     async def caught_up() -> bool:
@@ -241,8 +251,7 @@ async def carry(arguments: argparse.Namespace, folder: Path) -> dict[str, object
         try:
             async with asyncio.timeout(4):
                 await relay.idle.wait()
-                while not ledger.caught_up:
-                    await asyncio.sleep(0.01)
+                await until(lambda: ledger.caught_up)
             return True
         except TimeoutError:
             return False
@@ -261,13 +270,13 @@ async def carry(arguments: argparse.Namespace, folder: Path) -> dict[str, object
         )
     bootstrap = arguments.bootstrap or await broker.start()  # type: ignore[union-attr]
     if broker is None:
-        await prepare(bootstrap)
+        await make_topics_on_kafka(bootstrap)
     relay = Relay(ledger, lives, bootstrap, arguments.records)
 
     async def kill_now_and_then() -> None:
         for part in range(1, arguments.kills + 1):
-            while ledger.total_sent < arguments.records * part / (arguments.kills + 1):
-                await asyncio.sleep(0.01)
+            moment = arguments.records * part // (arguments.kills + 1)
+            await until(functools.partial(ledger.has_sent, moment))
             if broker is not None and broker.pid is not None:
                 os.kill(broker.pid, signal.SIGKILL)
 

@@ -17,9 +17,9 @@ import asyncpg
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 
-from deploy.embedded import DataInUse, EmbeddedBroker, EmbeddedPostgres, PortTaken
+from deploy.embedded import DataInUse, EmbeddedBroker, EmbeddedPostgres, PortTaken, make_topics
 from deploy.embedded.process import running_in
 
 TOPIC = "lienthong.dossier.v1"
@@ -291,10 +291,7 @@ async def test_a_cancelled_start_leaves_nothing(folder: Path) -> None:
 
 
 async def make_topic(bootstrap: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])
-    await admin.close()
+    await make_topics(bootstrap, {TOPIC: PARTITIONS})
 
 
 async def partitions(bootstrap: str) -> int:
@@ -315,6 +312,19 @@ async def test_killed_broker_comes_back_on_its_port_with_its_topics(folder: Path
         await eventually(lambda: broker.restarts == 1)
         assert await partitions(bootstrap) == PARTITIONS
     assert not broker.alive
+
+
+async def test_a_topic_made_by_naming_it_is_made_anew(folder: Path) -> None:
+    broker = EmbeddedBroker(folder, free_port())
+    bootstrap = await broker.start()
+    stranger = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await stranger.start()
+    made = len(await stranger.partitions_for(TOPIC))
+    await stranger.stop()
+    await make_topic(bootstrap)
+    assert made != PARTITIONS
+    assert await partitions(bootstrap) == PARTITIONS
+    await broker.stop()
 
 
 async def fill(producer: AIOKafkaProducer, megabytes: int) -> None:

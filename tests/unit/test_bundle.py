@@ -9,7 +9,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from shared.directory.bundle import ACTS, Bundle, Site, bundle_schema
 from shared.directory.defaults import DEFAULT_NOTICES, DEFAULT_TEMPLATES
@@ -50,22 +49,9 @@ portals: [{name: national, url: "https://portal.example/api", unit: H55, version
 
 
 def tree() -> dict[str, Any]:
-    loaded = yaml.load(BUNDLE, Loader=yaml.BaseLoader)  # everything as text
-    assert isinstance(loaded, dict)
-    return json.loads(json.dumps(_plain(loaded)))  # type: ignore[no-any-return]
-
-
-def _plain(value: Any) -> Any:
-    """The text of BaseLoader as JSON values where a bundle wants them."""
-    if isinstance(value, dict):
-        return {key: value[key] if key in ("code", "name") and not isinstance(value[key], dict | list)
-                else _plain(value[key]) for key in value}  # fmt: skip
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    words = {"null": None, "true": True, "false": False}
-    if value in words:
-        return words[value]
-    return int(value) if value.isdigit() else float(value) if value == "0.5" else value
+    """The bundle as JSON values, with the fields that it gives."""
+    document: dict[str, Any] = json.loads(parse_bundle(BUNDLE).model_dump_json(exclude_unset=True))
+    return document
 
 
 def faults_of(change: dict[str, Any] | str, current: Site | None = None) -> dict[str, str]:

@@ -1,0 +1,788 @@
+"""A dossier's lifecycle and deadline, as decisions: an act on a dossier gives events, or a refusal that says why.
+
+Pure: the clock, the directory and the actor are arguments. The state of a dossier is the fold of its events, less what
+was corrected; `decide` never changes it, `fold` alone does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as fresh
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from services.intake import acts
+from shared.clock import (
+    Calendar,
+    ClockError,
+    Extension,
+    Limit,
+    Pause,
+    Unit,
+    current_due,
+    due_soon_at,
+    first_due,
+    provisional_year,
+)
+from shared.contracts import events as ev
+from shared.contracts.codes import local_day, uuid7
+from shared.directory.bundle import LevelTarget, SectorTarget
+from shared.directory.directory import Directory, DirectoryError
+
+AHEAD = timedelta(minutes=5)
+"""No act lies further in the future, for anybody: more than a clock's error."""
+
+OPEN = (2, 4, 5, 6, 7)
+ENDED = (3, 8, 9, 10)
+OPEN_TRANSFER = ("requested", "sent", "delivered", "accepted")
+
+# From which states an operation may be done; payment and digitisation are facts in most of them.
+FROM: Mapping[str, tuple[int, ...]] = {
+    "receive": (1,),
+    "refuse": (1, 5),
+    "start": (2,),
+    "supplement-request": (1, 2, 4),
+    "supplement": (5,),
+    "payment-request": (2, 4),
+    "payment": (2, 4, 5, 6, 9),
+    "withdrawal-request": (1, 2, 4, 5, 6),
+    "withdrawal": (7,),
+    "withdrawal-refusal": (7,),
+    "stop": (2, 4, 5, 6),
+    "extension": OPEN,
+    "digitisation": (1, 2, 4, 5, 6, 7, 8, 9, 10),
+    "resolution": (2, 4),
+    "return": (9,),
+    "rating": ENDED,
+}
+
+NOT_ACTS = ("dossier.due-soon", "dossier.overdue", "dossier.rescheduled", "dossier.corrected")
+"""Events that nobody did: a correction looks past them."""
+
+
+class Refusal(Exception):
+    """An act that is not possible. `status` as over HTTP; `pointer` names the field of the body that is at fault."""
+
+    def __init__(self, status: int, code: str, detail: str, pointer: str = "", **extra: Any) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.status, self.code, self.detail, self.pointer, self.extra = status, code, detail, pointer, extra
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, for the time rules and the record: `backdating` is how far back this role may write (None: any time)."""
+
+    role: ev.Role
+    subject: str
+    backdating: timedelta | None = None
+
+
+@dataclass(slots=True)
+class Act:
+    """An act as a correction has to find it: the last one and whose role did it."""
+
+    id: UUID
+    type: str
+    by: str
+
+
+@dataclass(slots=True)
+class Dossier:
+    """One dossier. Instants are UTC; states are the portal's, 1 to 10; `sequence` is its version."""
+
+    code: str
+    procedure: str
+    agency: str
+    deciding_agency: str
+    field: str
+    channel: ev.Channel
+    return_by: ev.ReturnBy
+    applicant_kind: ev.ApplicantKind
+    contact_ref: str | None
+    confidential: bool
+    mode: Literal["live", "history"]
+    fee: int = 0
+    components: list[dict[str, Any]] = fresh(default_factory=list)
+    sender: str | None = None  # the token's subject that submitted it
+    # frozen at receipt
+    limit: Limit | None = None
+    calendar: tuple[str, int] | None = None
+    payment_pauses: bool = False
+    route: list[dict[str, Any]] = fresh(default_factory=list)
+    # the fold
+    state: int = 0
+    sequence: int = 0
+    recorded: datetime | None = None
+    last_at: datetime | None = None
+    submitted_at: datetime | None = None
+    received_at: datetime | None = None
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    kept_due: datetime | None = None
+    paused_at: datetime | None = None
+    pauses: list[tuple[datetime, datetime]] = fresh(default_factory=list)
+    extension: tuple[datetime, datetime] | None = None
+    extensions: int = 0
+    supplements: int = 0
+    paid: int = 0
+    back_to: int = 0  # where a supplement was asked for
+    withdrawn_from: int = 0
+    started: bool = False
+    steps: list[dict[str, Any]] = fresh(default_factory=list)  # the route as it was started, with transfer ids
+    last_act: Act | None = None
+    soon_raised: datetime | None = None  # the due date that due-soon was raised for
+    overdue_raised: datetime | None = None
+    # from routing
+    transfers: dict[str, str] = fresh(default_factory=dict)
+    working: dict[str, str] = fresh(default_factory=dict)  # agencies of open transfers
+    accepted: int = 0  # transfers accepted so far
+    route_result: ev.Result | None = None
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_at is not None
+
+    def calendar_in(self, directory: Directory) -> Calendar:
+        assert self.calendar is not None
+        return directory.calendar(*self.calendar)
+
+    def clock_pauses(self) -> tuple[Pause, ...]:
+        past = tuple(Pause(start, end) for start, end in self.pauses)
+        return past if self.paused_at is None else (*past, Pause(self.paused_at, None))
+
+    def clock_extension(self) -> Extension | None:
+        return None if self.extension is None else Extension(*self.extension)
+
+    def due_with(self, directory: Directory, pauses: tuple[Pause, ...]) -> datetime:
+        """The due instant after these pauses: a pure function of the acts, the frozen limit and calendar version."""
+        assert self.limit is not None and self.received_at is not None
+        return current_due(
+            self.limit,
+            self.received_at,
+            self.calendar_in(directory),
+            pauses=pauses,
+            extension=self.clock_extension(),
+            kept=self.kept_due,
+        )
+
+    def open_transfers(self) -> list[str]:
+        """The transfers that must end before the dossier can be resolved by hand; those of the next step before routing
+        has asked for them."""
+        if not self.steps or self.route_result is not None or self.mode == "history":
+            return []
+        if still_open := sorted(i for i, state in self.transfers.items() if state in OPEN_TRANSFER):
+            return still_open
+        known = {state for state in self.transfers.values() if state != "rerouted"}
+        if known - {"completed"}:
+            return []  # refused, returned or recalled: the sender decides
+        to_come = [s for s in self.steps if s["transfer"] not in self.transfers]
+        first = min((s["step"] for s in to_come), default=0)
+        return sorted(s["transfer"] for s in to_come if s["step"] == first)
+
+    def allowed(self) -> list[str]:
+        """The operations that this dossier's state allows now."""
+        return [op for op in FROM if self._may(op)]
+
+    def _may(self, op: str) -> bool:
+        if self.state not in FROM[op]:
+            return False
+        if op == "refuse" and self.state == 5:
+            return self.received_at is None
+        if op == "extension":
+            return self.received_at is not None
+        return True
+
+
+_ADAPTER: TypeAdapter[Dossier] = TypeAdapter(Dossier)
+
+
+def to_json(dossier: Dossier) -> str:
+    return _ADAPTER.dump_json(dossier).decode()
+
+
+def from_json(text: str | bytes) -> Dossier:
+    return _ADAPTER.validate_json(text)
+
+
+# ------------------------------------------------------------------------------------------- time and checks
+
+
+def time_of(at: datetime | None, last_at: datetime | None, actor: Actor, now: datetime, pointer: str) -> datetime:
+    """When an act happened: not ahead, not before the last one, and for desk and officer at most a day back."""
+    if at is None:
+        return now if last_at is None else max(now, last_at)
+    if at > now + AHEAD:
+        raise Refusal(422, "time-ahead", "This lies more than 5 minutes in the future.", pointer)
+    if last_at is not None and at < last_at:
+        raise Refusal(422, "time-goes-back", "This lies before the dossier's last act.", pointer)
+    if actor.backdating is not None and at < now - actor.backdating:
+        hours = actor.backdating.total_seconds() / 3600
+        raise Refusal(422, "time-too-far-back", f"This role may write at most {hours:g} hours back.", pointer)
+    return at
+
+
+def _in_force(directory: Directory, body: acts._Dossier, at: datetime) -> tuple[Any, str]:
+    """The procedure and the deciding agency of a new dossier, valid on its local day."""
+    day = local_day(at)
+    try:
+        procedure = directory.procedure_on(body.procedure, day)
+    except DirectoryError:
+        raise Refusal(422, "unknown-procedure", "No procedure has this code.", "/procedure") from None
+    if procedure is None:
+        raise Refusal(422, "procedure-not-in-force", f"The procedure is not in force on {day}.", "/procedure")
+    for agency, pointer in ((body.receiving_agency, "/receiving_agency"), (body.deciding_agency, "/deciding_agency")):
+        if agency is None:
+            continue
+        try:
+            valid = directory.valid_on(agency, day)
+        except DirectoryError:
+            raise Refusal(422, "unknown-agency", "No agency has this code.", pointer) from None
+        if not valid:
+            raise Refusal(422, "agency-not-in-force", f"The agency is closed, or not yet open, on {day}.", pointer)
+    return procedure, body.deciding_agency or body.receiving_agency
+
+
+def begin(
+    body: acts.NewDossier | acts.NewSubmission,
+    actor: Actor,
+    at: datetime | None,
+    now: datetime,
+    directory: Directory,
+    mode: Literal["live", "history"],
+    contact_ref: str,
+) -> tuple[Dossier, list[ev.EventData], datetime]:
+    """A new dossier: received (state 2), or submitted (state 1). It has no code yet."""
+    submission = isinstance(body, acts.NewSubmission)
+    pointer = "/submitted_at" if submission else "/received_at"
+    happened = time_of(body.happened or at, None, actor, now, pointer if body.happened else "/at")
+    procedure, deciding = _in_force(directory, body, happened)
+    if submission and body.channel == "online" and procedure.online == "none":
+        raise Refusal(422, "not-online", "This procedure cannot be submitted online.", "/channel")
+    names = [component.name for component in body.components]
+    if len(set(names)) < len(names):
+        raise Refusal(422, "component-twice", "A component is listed twice.", "/components")
+    dossier = Dossier(
+        code="",
+        procedure=procedure.code,
+        agency=body.receiving_agency,
+        deciding_agency=deciding,
+        field=procedure.field.code,
+        channel=body.channel,
+        return_by=body.return_by,
+        applicant_kind=body.applicant.kind,
+        contact_ref=contact_ref,
+        confidential=procedure.confidential,
+        mode=mode,
+        fee=procedure.fee,
+        components=[component.model_dump(exclude_none=True) for component in body.components],
+        sender=actor.subject if actor.role == "portal" else None,
+    )
+    if isinstance(body, acts.NewSubmission):
+        return dossier, [_submitted(dossier, actor, kept_code=body.code is not None)], happened
+    kept_due = body.due_at if isinstance(body, acts.ImportedDossier) else None
+    if kept_due is not None and kept_due < happened:
+        raise Refusal(422, "due-before-receipt", "The kept due date lies before the receipt.", "/due_at")
+    kept_code = isinstance(body, acts.ImportedDossier) and body.code is not None
+    return dossier, [_received(dossier, actor, happened, now, directory, None, kept_due, kept_code)], happened
+
+
+def _base(dossier: Dossier, actor: Actor, state: int, **changes: Any) -> dict[str, Any]:
+    """What every event of a dossier says."""
+    return {
+        "agency": dossier.agency,
+        "procedure": dossier.procedure,
+        "previous": dossier.state or None,
+        "state": state,
+        "due_at": dossier.due_at,
+        "paused": dossier.paused,
+        "by": actor.role,
+        "confidential": dossier.confidential,
+    } | changes
+
+
+def _receipt(dossier: Dossier) -> dict[str, Any]:
+    return {
+        "deciding_agency": dossier.deciding_agency,
+        "field": dossier.field,
+        "channel": dossier.channel,
+        "return_by": dossier.return_by,
+        "applicant_kind": dossier.applicant_kind,
+        "contact_ref": dossier.contact_ref,
+        "fee": dossier.fee,
+        "components": tuple(ev.Component(**component) for component in dossier.components),
+    }
+
+
+def _submitted(dossier: Dossier, actor: Actor, *, kept_code: bool) -> ev.EventData:
+    return ev.DossierSubmitted(**_base(dossier, actor, 1), **_receipt(dossier), kept_code=kept_code)
+
+
+def _received(
+    dossier: Dossier,
+    actor: Actor,
+    at: datetime,
+    now: datetime,
+    directory: Directory,
+    previous: int | None,
+    kept_due: datetime | None,
+    kept_code: bool,
+) -> ev.EventData:
+    procedure = directory.procedure(dossier.procedure)
+    calendar = directory.calendar_for(dossier.agency, at)
+    limit = Limit(value=procedure.limit.value, unit=Unit(procedure.limit.unit))
+    try:
+        due_at = kept_due or first_due(limit, at, calendar)
+    except ClockError as error:
+        raise Refusal(422, "no-due-date", str(error), "/received_at") from None
+    dossier.route = [step.model_dump(mode="json") for step in procedure.route]
+    return ev.DossierReceived(
+        **_base(dossier, actor, 2, previous=previous, due_at=due_at, paused=False),
+        **_receipt(dossier),
+        kept_code=kept_code,
+        limit=ev.LimitData(value=_plain(limit.value), unit=limit.unit.value),
+        calendar=ev.CalendarRef(agency=calendar.agency, version=calendar.version),
+        payment_pauses=procedure.payment_pauses,
+        provisional_year=provisional_year(due_at, calendar),
+        backdated=at < now - AHEAD,
+        due_kept=kept_due is not None,
+    )
+
+
+def _plain(value: Decimal) -> int | float:
+    return int(value) if value == int(value) else float(value)
+
+
+# ------------------------------------------------------------------------------------------------- decisions
+
+
+@dataclass(slots=True)
+class Decision:
+    """What an act comes to: its events in order, when it happened, and what the officer should know."""
+
+    events: list[ev.EventData]
+    at: datetime
+    warnings: list[str] = fresh(default_factory=list)
+
+
+def decide(dossier: Dossier, op: str, body: acts.Act, actor: Actor, now: datetime, directory: Directory) -> Decision:
+    """One operation on a dossier that exists. Raises Refusal."""
+    if not dossier._may(op):
+        raise Refusal(
+            409,
+            "move-not-allowed",
+            f"In state {dossier.state} this is not possible; possible are: {', '.join(dossier.allowed()) or 'nothing'}.",
+            state=dossier.state,
+            allowed=dossier.allowed(),
+        )
+    at = time_of(body.at, dossier.last_at, actor, now, "/at")
+    out = Decision([], at)
+    try:
+        _OPERATIONS[op](dossier, body, actor, now, directory, out)
+    except ClockError as error:
+        raise Refusal(422, "no-due-date", str(error), "/at") from None
+    return out
+
+
+def _receive(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    day = local_day(out.at)
+    if directory.procedure_on(d.procedure, day) is None:
+        raise Refusal(422, "procedure-not-in-force", f"The procedure is not in force on {day}.", "/at")
+    if not directory.valid_on(d.agency, day):
+        raise Refusal(422, "agency-not-in-force", f"The agency is closed, or not yet open, on {day}.", "/at")
+    out.events.append(_received(d, actor, out.at, now, directory, d.state, None, False))
+
+
+def _refuse(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(ev.DossierRefused(**_base(d, actor, 3, paused=False), reason=body.reason))
+
+
+def _start(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(_started(d, actor, 2, d.due_at, d.paused))
+
+
+def _started(d: Dossier, actor: Actor, previous: int, due_at: datetime | None, paused: bool) -> ev.EventData:
+    """Entering 4 for the first time asks for the first step of the frozen route."""
+    return ev.DossierProcessingStarted(
+        **_base(d, actor, 4, previous=previous, due_at=due_at, paused=paused),
+        route=tuple(
+            ev.RouteStep(
+                step=step["step"],
+                to=_target(step["to"]),
+                limit=ev.LimitData(**step["limit"]) if step.get("limit") else None,
+                transfer=uuid7(),
+            )
+            for step in d.route
+        ),
+    )
+
+
+def _target(to: Any) -> str | ev.ToLevel | ev.ToSector:
+    if isinstance(to, str):
+        return to
+    if isinstance(to, LevelTarget | SectorTarget):
+        to = to.model_dump(mode="json")
+    return ev.ToLevel(level=to["level"]) if "level" in to else ev.ToSector(sector=to["sector"])
+
+
+def _request_supplement(
+    d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision
+) -> None:
+    if d.supplements:
+        out.warnings.append("supplement-repeated")
+    paused = d.received_at is not None
+    out.events.append(ev.DossierSupplementRequested(**_base(d, actor, 5, paused=paused), reason=body.reason))
+
+
+def _supplement(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    due_at = _due_if_resumed(d, out.at, directory)
+    out.events.append(ev.DossierSupplemented(**_base(d, actor, d.back_to, due_at=due_at, paused=False)))
+    _resolve_if_kept(d, actor, d.back_to, due_at, out)
+
+
+def _due_if_resumed(d: Dossier, at: datetime, directory: Directory) -> datetime | None:
+    if d.paused_at is None:
+        return d.due_at
+    past = tuple(Pause(start, end) for start, end in d.pauses)
+    return d.due_with(directory, (*past, Pause(d.paused_at, at)))
+
+
+def _resolve_if_kept(d: Dossier, actor: Actor, state: int, due_at: datetime | None, out: Decision) -> None:
+    """The route ended while the dossier was paused or withdrawn: its result is made now."""
+    if d.route_result is not None and state in (2, 4):
+        out.events.append(_resolved_by_route(d, state, due_at, d.route_result))
+
+
+def _resolved_by_route(d: Dossier, previous: int, due_at: datetime | None, result: ev.Result) -> ev.EventData:
+    system = Actor("system", "routing")
+    return ev.DossierResolved(
+        **_base(d, system, 9, previous=previous, due_at=due_at, paused=False), result=result, by_route=True
+    )
+
+
+def _request_payment(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(ev.DossierPaymentRequested(**_base(d, actor, 6, paused=d.payment_pauses), amount=body.amount))
+
+
+def _pay(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    money = {"amount": body.amount, "method": body.method}
+    if d.state != 6:
+        out.events.append(ev.DossierPaid(**_base(d, actor, d.state), **money))
+        return
+    due_at = _due_if_resumed(d, out.at, directory)
+    out.events.append(ev.DossierPaid(**_base(d, actor, 4, due_at=due_at, paused=False), **money))
+    if not d.started:
+        out.events.append(_started(d, actor, 4, due_at, False))
+    _resolve_if_kept(d, actor, 4, due_at, out)
+
+
+def _request_withdrawal(
+    d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision
+) -> None:
+    out.events.append(ev.DossierWithdrawalRequested(**_base(d, actor, 7), reason=body.reason))
+
+
+def _withdraw(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(ev.DossierWithdrawn(**_base(d, actor, 8)))
+
+
+def _refuse_withdrawal(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(ev.DossierWithdrawalRefused(**_base(d, actor, d.withdrawn_from), reason=body.reason))
+    _resolve_if_kept(d, actor, d.withdrawn_from, d.due_at, out)
+
+
+def _stop(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(ev.DossierStopped(**_base(d, actor, 8), reason=body.reason))
+
+
+def _extend(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    assert d.due_at is not None
+    if body.due_at <= d.due_at:
+        raise Refusal(422, "not-later", "The new due date must be later than the present one.", "/due_at")
+    if local_day(out.at) >= local_day(d.due_at):
+        out.warnings.append("extension-late")
+    if d.extensions:
+        out.warnings.append("extension-repeated")
+    out.events.append(
+        ev.DossierExtended(**_base(d, actor, d.state, due_at=body.due_at), reason=body.reason, previous_due_at=d.due_at)
+    )
+
+
+def _digitise(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    listed = any(component["name"] == body.component for component in d.components)
+    out.events.append(ev.DossierDigitised(**_base(d, actor, d.state), component=body.component, listed=listed))
+
+
+def _resolve(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    if waiting := d.open_transfers():
+        raise Refusal(
+            409,
+            "transfers-open",
+            "Agencies still work on this dossier; recall their transfers, or wait for their answers.",
+            state=d.state,
+            allowed=[op for op in d.allowed() if op != "resolution"],
+            transfers=waiting,
+        )
+    out.events.append(
+        ev.DossierResolved(
+            **_base(d, actor, 9), result=body.result, electronic=body.electronic, ref=body.ref, digest=body.digest
+        )
+    )
+
+
+def _return(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(ev.DossierReturned(**_base(d, actor, 10), returned_by=body.by))
+
+
+def _rate(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
+    out.events.append(
+        ev.DossierRated(
+            **_base(d, actor, d.state),
+            level=body.level,
+            quality=body.quality,
+            attitude=body.attitude,
+            complained=body.complained,
+        )
+    )
+
+
+_OPERATIONS = {
+    "receive": _receive,
+    "refuse": _refuse,
+    "start": _start,
+    "supplement-request": _request_supplement,
+    "supplement": _supplement,
+    "payment-request": _request_payment,
+    "payment": _pay,
+    "withdrawal-request": _request_withdrawal,
+    "withdrawal": _withdraw,
+    "withdrawal-refusal": _refuse_withdrawal,
+    "stop": _stop,
+    "extension": _extend,
+    "digitisation": _digitise,
+    "resolution": _resolve,
+    "return": _return,
+    "rating": _rate,
+}
+
+
+def correct(
+    dossier: Dossier,
+    history: Sequence["Past"],
+    body: acts.Correction,
+    actor: Actor,
+    now: datetime,
+) -> tuple[Decision, Dossier]:
+    """Undoes the dossier's last act: the event that says so, and the dossier as if the act had never happened."""
+    last = dossier.last_act
+    nothing = Refusal(
+        409, "not-the-last-act", "Only the dossier's last act can be undone.", state=dossier.state, allowed=[]
+    )
+    if last is None or str(last.id) != body.undoes.lower():
+        raise nothing
+    if actor.role != "admin" and actor.role != last.by:
+        raise Refusal(403, "forbidden", f"This act was done by the role {last.by}; that role or admin may undo it.")
+    at = time_of(body.at, dossier.last_at, actor, now, "/at")
+    undone = {UUID(body.undoes)} | {past.data.undoes for past in history if isinstance(past.data, ev.DossierCorrected)}
+    # What the undone act brought with it (the start after a payment, the route's result after a supplement) goes too.
+    index = next(i for i, past in enumerate(history) if past.id == last.id)
+    brought = [
+        p for p in history[index + 1 :] if p.time == history[index].time and p.recorded == history[index].recorded
+    ]
+    undone |= {past.id for past in brought}
+    left = [past for past in history if past.id not in undone and not isinstance(past.data, ev.DossierCorrected)]
+    if not left:
+        raise Refusal(
+            409,
+            "receipt-stays",
+            "A receipt is not undone; stop the dossier instead.",
+            state=dossier.state,
+            allowed=["stop"],
+        )
+    accepted_before = dossier.accepted
+    if dossier.state == 10 or (accepted_before and last.type == "dossier.processing-started"):
+        raise Refusal(
+            409,
+            "too-late",
+            "The result was returned or a transfer was accepted since.",
+            state=dossier.state,
+            allowed=[],
+        )
+    before = blank(dossier)
+    for past in left:
+        fold(before, past.data, past.id, past.time, past.recorded)
+    before.sequence = dossier.sequence
+    event = ev.DossierCorrected(
+        **_base(dossier, actor, before.state, due_at=before.due_at, paused=before.paused),
+        undoes=last.id,
+        undone_type=last.type,
+        reason=body.reason,
+    )
+    before.sequence += 1
+    before.recorded = now
+    return Decision([event], at), before
+
+
+# ------------------------------------------------------------------------------------------------------ fold
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An event of the dossier's history."""
+
+    id: UUID
+    time: datetime
+    recorded: datetime
+    data: ev.DossierEvent
+
+
+def blank(dossier: Dossier) -> Dossier:
+    """The dossier before its first event, with what no event says (frozen route, transfers)."""
+    return Dossier(
+        code=dossier.code,
+        procedure=dossier.procedure,
+        agency=dossier.agency,
+        deciding_agency=dossier.deciding_agency,
+        field=dossier.field,
+        channel=dossier.channel,
+        return_by=dossier.return_by,
+        applicant_kind=dossier.applicant_kind,
+        contact_ref=dossier.contact_ref,
+        confidential=dossier.confidential,
+        mode=dossier.mode,
+        fee=dossier.fee,
+        sender=dossier.sender,
+        route=dossier.route,
+        transfers=dossier.transfers,
+        working=dossier.working,
+        accepted=dossier.accepted,
+        route_result=dossier.route_result,
+    )
+
+
+def fold(d: Dossier, data: ev.DossierEvent, event_id: UUID, at: datetime, recorded: datetime) -> None:
+    """Takes one event into the dossier."""
+    if data.paused and d.paused_at is None:
+        d.paused_at = at
+    elif not data.paused and d.paused_at is not None:
+        d.pauses.append((d.paused_at, at))
+        d.paused_at = None
+    match data:
+        case ev.DossierSubmitted():
+            d.submitted_at = at
+            d.components = [_component(c) for c in data.components]
+            d.agency, d.deciding_agency, d.contact_ref = data.agency, data.deciding_agency, data.contact_ref
+            d.procedure, d.field, d.channel, d.fee = data.procedure, data.field, data.channel, data.fee
+            d.return_by, d.applicant_kind = data.return_by, data.applicant_kind
+        case ev.DossierReceived():
+            d.received_at = at
+            d.components = [_component(c) for c in data.components]
+            d.limit = Limit(value=Decimal(str(data.limit.value)), unit=Unit(data.limit.unit))
+            d.calendar = None if data.calendar is None else (data.calendar.agency, data.calendar.version)
+            d.payment_pauses = data.payment_pauses
+            d.kept_due = data.due_at if data.due_kept else None
+        case ev.DossierProcessingStarted():
+            d.started = True
+            d.steps = [s.model_dump(mode="json") for s in data.route]
+        case ev.DossierSupplementRequested():
+            d.supplements += 1
+            d.back_to = data.previous or 0
+        case ev.DossierPaid():
+            d.paid += data.amount
+        case ev.DossierWithdrawalRequested():
+            d.withdrawn_from = data.previous or 0
+        case ev.DossierExtended():
+            assert data.due_at is not None
+            d.extension = (at, data.due_at)
+            d.extensions += 1
+        case ev.DossierRescheduled():
+            d.calendar = (data.calendar.agency, data.calendar.version)
+        case ev.DossierDigitised():
+            _digitised(d.components, data.component)
+        case ev.DossierDueSoon():
+            d.soon_raised = data.due_at
+        case ev.DossierOverdue():
+            d.overdue_raised = data.due_at
+        case _:
+            pass
+    if data.state in (8, 9) and d.ended_at is None:
+        d.ended_at = at
+    d.state, d.due_at = data.state, data.due_at
+    d.sequence += 1
+    d.recorded = recorded
+    if data.short not in NOT_ACTS:
+        d.last_at = at
+        d.last_act = Act(event_id, data.short, data.by)
+
+
+def _component(component: ev.Component) -> dict[str, Any]:
+    return component.model_dump(exclude_none=True)
+
+
+def _digitised(components: list[dict[str, Any]], name: str) -> None:
+    for component in components:
+        if component["name"] == name:
+            component["digitised"] = True
+            return
+    components.append({"name": name, "digitised": True})
+
+
+# ------------------------------------------------------------------------------- what routing and time bring
+
+
+def transferred(d: Dossier, data: ev.TransferEvent) -> list[ev.EventData]:
+    """A transfer's news: where the dossier is worked on, and its result when the route is complete."""
+    transfer = str(data.transfer)
+    d.transfers[transfer] = data.state
+    if data.state in OPEN_TRANSFER:
+        d.working[transfer] = data.to
+    else:
+        d.working.pop(transfer, None)
+    d.accepted += data.state == "accepted"
+    if isinstance(data, ev.TransferCompleted) and data.route_complete and data.route_result is not None:
+        d.route_result = data.route_result
+        if d.state in (2, 4):
+            return [_resolved_by_route(d, d.state, d.due_at, data.route_result)]
+    return []
+
+
+def next_tick(d: Dossier, directory: Directory) -> datetime | None:
+    """When due-soon or overdue is to be raised next; None: never, as things stand."""
+    if d.mode == "history" or d.state not in OPEN or d.paused or d.due_at is None or d.limit is None:
+        return None
+    if d.soon_raised != d.due_at and d.overdue_raised != d.due_at:
+        soon = due_soon_at(d.limit, d.due_at, d.calendar_in(directory))
+        if d.last_at is None or soon > d.last_at:
+            return soon
+    return None if d.overdue_raised == d.due_at else d.due_at
+
+
+def tick(d: Dossier, now: datetime, directory: Directory) -> list[ev.EventData]:
+    """What time alone raises now: due-soon once, overdue once, for each due date; never both late at once."""
+    system = Actor("system", "clock")
+    at = next_tick(d, directory)
+    if at is None or d.due_at is None or now <= at:
+        return []
+    if now > d.due_at:
+        return [ev.DossierOverdue(**_base(d, system, d.state))]
+    return [ev.DossierDueSoon(**_base(d, system, d.state))]
+
+
+def reschedule(d: Dossier, calendar: Calendar, directory: Directory) -> list[ev.EventData]:
+    """The due date under another calendar version, if it differs."""
+    if d.state not in OPEN or d.received_at is None or d.limit is None or d.due_at is None or d.kept_due:
+        return []
+    due_at = current_due(
+        d.limit, d.received_at, calendar, pauses=d.clock_pauses(), extension=d.clock_extension(), kept=None
+    )
+    if due_at == d.due_at:
+        return []
+    return [
+        ev.DossierRescheduled(
+            **_base(d, Actor("system", "calendar"), d.state, due_at=due_at),
+            previous_due_at=d.due_at,
+            calendar=ev.CalendarRef(agency=calendar.agency, version=calendar.version),
+        )
+    ]

@@ -1,0 +1,97 @@
+-- name: dossiers_for_update
+SELECT code, body FROM intake.dossier WHERE code = ANY ($1::text[]) ORDER BY code FOR UPDATE
+
+-- name: dossiers
+SELECT code, body FROM intake.dossier WHERE code = ANY ($1::text[])
+
+-- name: codes_taken
+SELECT code FROM intake.dossier WHERE code = ANY ($1::text[])
+
+-- name: dossiers_insert
+INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, next_tick,
+                            contact_ref, sender, sequence, recorded, body)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[],
+                     $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::text[], $11::text[], $12::int[],
+                     $13::timestamptz[], $14::text[])
+
+-- name: dossiers_update
+UPDATE intake.dossier d
+SET agency = n.agency, deciding_agency = n.deciding_agency, procedure = n.procedure, state = n.state,
+    received_at = n.received_at, due_at = n.due_at, paused = n.paused, next_tick = n.next_tick,
+    contact_ref = n.contact_ref, sender = n.sender, sequence = n.sequence, recorded = n.recorded, body = n.body
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[],
+            $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::text[], $11::text[], $12::int[],
+            $13::timestamptz[], $14::text[])
+     AS n(code, agency, deciding_agency, procedure, state, received_at, due_at, paused, next_tick, contact_ref,
+          sender, sequence, recorded, body)
+WHERE d.code = n.code
+
+-- name: numbers
+-- The last of the numbers reserved for each agency and day; one statement locks each counter until the commit.
+INSERT INTO intake.counter AS c (agency, day, last)
+SELECT * FROM unnest($1::text[], $2::date[], $3::int[])
+ON CONFLICT (agency, day) DO UPDATE SET last = c.last + excluded.last
+RETURNING agency, day, last
+
+-- name: source_number
+WITH made AS (INSERT INTO intake.source (name) VALUES ($1) ON CONFLICT (name) DO NOTHING RETURNING number)
+SELECT number FROM made UNION ALL SELECT number FROM intake.source WHERE name = $1 LIMIT 1
+
+-- name: references_find
+SELECT ref, code FROM intake.reference WHERE source = $1 AND ref = ANY ($2::text[])
+
+-- name: references_put
+INSERT INTO intake.reference (source, ref, code) SELECT $1, * FROM unnest($2::text[], $3::text[])
+
+-- name: imported_find
+SELECT digest, code FROM intake.imported WHERE source = $1 AND digest = ANY ($2::uuid[])
+
+-- name: imported_put
+INSERT INTO intake.imported (source, digest, code) SELECT $1, * FROM unnest($2::uuid[], $3::text[])
+
+-- name: imported_ids_find
+SELECT id, digest FROM intake.imported_id WHERE source = $1 AND id = ANY ($2::text[])
+
+-- name: imported_ids_put
+INSERT INTO intake.imported_id (source, id, digest) SELECT $1, * FROM unnest($2::text[], $3::uuid[])
+
+-- name: contacts_by_person
+SELECT contact_ref, person_hash, nonce, ciphertext, wrapped, sequence, recorded
+FROM intake.contact WHERE person_hash = ANY ($1::text[]) ORDER BY contact_ref FOR UPDATE
+
+-- name: contact
+SELECT contact_ref, nonce, ciphertext, wrapped FROM intake.contact WHERE contact_ref = $1
+
+-- name: contacts_put
+INSERT INTO intake.contact (contact_ref, person_hash, phone_hash, nonce, ciphertext, wrapped, sequence, recorded)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
+                     $8::timestamptz[])
+ON CONFLICT (contact_ref) DO UPDATE SET phone_hash = excluded.phone_hash, nonce = excluded.nonce,
+    ciphertext = excluded.ciphertext, wrapped = excluded.wrapped, sequence = excluded.sequence,
+    recorded = excluded.recorded
+
+-- name: remarks_put
+INSERT INTO intake.remark (code, sequence, nonce, ciphertext) SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[])
+
+-- name: due_ticks
+SELECT code FROM intake.dossier WHERE next_tick <= $1 ORDER BY next_tick LIMIT $2
+
+-- name: accepted
+SELECT count(*) AS dossiers, coalesce(sum(sequence), 0) AS events FROM intake.dossier
+
+-- name: find_by_contact
+SELECT d.code, d.state, d.agency, d.due_at, d.received_at
+FROM intake.dossier d
+WHERE d.contact_ref = ANY ($1::text[]) AND d.code > $2
+  AND ($3::text[] IS NULL OR d.agency = ANY ($3) OR d.deciding_agency = ANY ($3))
+ORDER BY d.code LIMIT $4
+
+-- name: contacts_by_phone
+SELECT contact_ref FROM intake.contact WHERE phone_hash = $1 LIMIT 200
+
+-- name: contacts_by_person_hash
+SELECT contact_ref FROM intake.contact WHERE person_hash = $1
+
+-- name: open_under_calendar
+SELECT code FROM intake.dossier WHERE agency = ANY ($1::text[]) AND state IN (2, 4, 5, 6, 7) AND code > $2
+ORDER BY code LIMIT $3
