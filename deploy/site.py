@@ -46,8 +46,8 @@ class NotReady(Exception):
     """The services did not become ready; the message says which and why."""
 
 
-class Site:
-    """One site on one folder, from `start` to `stop`.
+class SiteProcess:
+    """One site on one folder in this process, from `start` to `stop`.
 
     Promise 6 at work: the broker holds everything in memory and is emptied when it grows; the services' relays fill it
     again from the database.

@@ -165,7 +165,9 @@ async def _create(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, partitions: Mapping[str, int]
 ) -> list[str]:
     """Those that were there already."""
-    wanted = [(name, number, 1, [], []) for name, number in partitions.items()]
+    wanted: list[tuple[str, int, int, list[int], list[str]]] = [
+        (name, number, 1, [], []) for name, number in partitions.items()
+    ]
     answer = await _ask(reader, writer, CreateTopicsRequest_v0(wanted, _ADMINISTRATION_WITHIN))
     there = []
     for name, code in CreateTopicsResponse_v0.decode(BytesIO(answer)).topic_errors:

@@ -22,6 +22,7 @@ from shared.clock import (
     Limit,
     Pause,
     Unit,
+    calendar_for,
     current_due,
     due_soon_at,
     first_due,
@@ -145,6 +146,13 @@ class Dossier:
     def paused(self) -> bool:
         return self.paused_at is not None
 
+    @property
+    def overdue_from(self) -> datetime | None:
+        """From when an open dossier is overdue; a pause that began before the due instant keeps it out of the list."""
+        if self.state not in OPEN or self.due_at is None:
+            return None
+        return None if self.paused_at is not None and self.paused_at < self.due_at else self.due_at
+
     def calendar_in(self, directory: Directory) -> Calendar:
         assert self.calendar is not None
         return directory.calendar(*self.calendar)
@@ -158,7 +166,8 @@ class Dossier:
 
     def due_with(self, directory: Directory, pauses: tuple[Pause, ...]) -> datetime:
         """The due instant after these pauses: a pure function of the acts, the frozen limit and calendar version."""
-        assert self.limit is not None and self.received_at is not None
+        assert self.limit is not None
+        assert self.received_at is not None
         return current_due(
             self.limit,
             self.received_at,
@@ -171,7 +180,7 @@ class Dossier:
     def open_transfers(self) -> list[str]:
         """The transfers that must end before the dossier can be resolved by hand; those of the next step before routing
         has asked for them."""
-        if not self.steps or self.route_result is not None or self.mode == "history":
+        if not self.steps or self.route_result is not None:
             return []
         if still_open := sorted(i for i, state in self.transfers.items() if state in OPEN_TRANSFER):
             return still_open
@@ -612,7 +621,7 @@ def correct(
         )
     before = blank(dossier)
     for past in left:
-        fold(before, past.data, past.id, past.time, past.recorded)
+        fold(before, past.data, past.id, past.time, past.recorded, past.mode)
     before.sequence = dossier.sequence
     event = ev.DossierCorrected(
         **_base(dossier, actor, before.state, due_at=before.due_at, paused=before.paused),
@@ -635,6 +644,7 @@ class Past:
     id: UUID
     time: datetime
     recorded: datetime
+    mode: str
     data: ev.DossierEvent
 
 
@@ -662,7 +672,9 @@ def blank(dossier: Dossier) -> Dossier:
     )
 
 
-def fold(d: Dossier, data: ev.DossierEvent, event_id: UUID, at: datetime, recorded: datetime) -> None:
+def fold(
+    d: Dossier, data: ev.DossierEvent, event_id: UUID, at: datetime, recorded: datetime, mode: str = "live"
+) -> None:
     """Takes one event into the dossier."""
     if data.paused and d.paused_at is None:
         d.paused_at = at
@@ -685,7 +697,8 @@ def fold(d: Dossier, data: ev.DossierEvent, event_id: UUID, at: datetime, record
             d.kept_due = data.due_at if data.due_kept else None
         case ev.DossierProcessingStarted():
             d.started = True
-            d.steps = [s.model_dump(mode="json") for s in data.route]
+            # The start of a dossier from an old system's register asks nobody for anything.
+            d.steps = [s.model_dump(mode="json") for s in data.route] if mode == "live" else []
         case ev.DossierSupplementRequested():
             d.supplements += 1
             d.back_to = data.previous or 0
@@ -770,13 +783,12 @@ def tick(d: Dossier, now: datetime, directory: Directory) -> list[ev.EventData]:
     return [ev.DossierDueSoon(**_base(d, system, d.state))]
 
 
-def reschedule(d: Dossier, calendar: Calendar, directory: Directory) -> list[ev.EventData]:
-    """The due date under another calendar version, if it differs."""
+def reschedule(d: Dossier, directory: Directory) -> list[ev.EventData]:
+    """The due date under the calendar version that is in force on its day, if that version changes it."""
     if d.state not in OPEN or d.received_at is None or d.limit is None or d.due_at is None or d.kept_due:
         return []
-    due_at = current_due(
-        d.limit, d.received_at, calendar, pauses=d.clock_pauses(), extension=d.clock_extension(), kept=None
-    )
+    calendar = calendar_for(directory.calendars(d.agency), d.due_at)
+    due_at = current_due(d.limit, d.received_at, calendar, pauses=d.clock_pauses(), extension=d.clock_extension())
     if due_at == d.due_at:
         return []
     return [

@@ -8,22 +8,22 @@ SELECT code, body FROM intake.dossier WHERE code = ANY ($1::text[])
 SELECT code FROM intake.dossier WHERE code = ANY ($1::text[])
 
 -- name: dossiers_insert
-INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, next_tick,
-                            contact_ref, sender, sequence, recorded, body)
+INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
+                            next_tick, contact_ref, sender, sequence, recorded, body)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[],
-                     $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::text[], $11::text[], $12::int[],
-                     $13::timestamptz[], $14::text[])
+                     $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[],
+                     $13::int[], $14::timestamptz[], $15::text[])
 
 -- name: dossiers_update
 UPDATE intake.dossier d
 SET agency = n.agency, deciding_agency = n.deciding_agency, procedure = n.procedure, state = n.state,
-    received_at = n.received_at, due_at = n.due_at, paused = n.paused, next_tick = n.next_tick,
+    received_at = n.received_at, due_at = n.due_at, paused = n.paused, overdue_from = n.overdue_from, next_tick = n.next_tick,
     contact_ref = n.contact_ref, sender = n.sender, sequence = n.sequence, recorded = n.recorded, body = n.body
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[],
-            $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::text[], $11::text[], $12::int[],
-            $13::timestamptz[], $14::text[])
-     AS n(code, agency, deciding_agency, procedure, state, received_at, due_at, paused, next_tick, contact_ref,
-          sender, sequence, recorded, body)
+            $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[],
+            $13::int[], $14::timestamptz[], $15::text[])
+     AS n(code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
+          next_tick, contact_ref, sender, sequence, recorded, body)
 WHERE d.code = n.code
 
 -- name: numbers
@@ -55,9 +55,9 @@ SELECT id, digest FROM intake.imported_id WHERE source = $1 AND id = ANY ($2::te
 -- name: imported_ids_put
 INSERT INTO intake.imported_id (source, id, digest) SELECT $1, * FROM unnest($2::text[], $3::uuid[])
 
--- name: contacts_by_person
-SELECT contact_ref, person_hash, nonce, ciphertext, wrapped, sequence, recorded
-FROM intake.contact WHERE person_hash = ANY ($1::text[]) ORDER BY contact_ref FOR UPDATE
+-- name: contacts_for_update
+SELECT contact_ref, person_hash, nonce, ciphertext, wrapped, sequence FROM intake.contact
+WHERE person_hash = ANY ($1::text[]) OR contact_ref = ANY ($2::text[]) ORDER BY contact_ref FOR UPDATE
 
 -- name: contact
 SELECT contact_ref, nonce, ciphertext, wrapped FROM intake.contact WHERE contact_ref = $1
@@ -79,13 +79,6 @@ SELECT code FROM intake.dossier WHERE next_tick <= $1 ORDER BY next_tick LIMIT $
 -- name: accepted
 SELECT count(*) AS dossiers, coalesce(sum(sequence), 0) AS events FROM intake.dossier
 
--- name: find_by_contact
-SELECT d.code, d.state, d.agency, d.due_at, d.received_at
-FROM intake.dossier d
-WHERE d.contact_ref = ANY ($1::text[]) AND d.code > $2
-  AND ($3::text[] IS NULL OR d.agency = ANY ($3) OR d.deciding_agency = ANY ($3))
-ORDER BY d.code LIMIT $4
-
 -- name: contacts_by_phone
 SELECT contact_ref FROM intake.contact WHERE phone_hash = $1 LIMIT 200
 
@@ -95,3 +88,22 @@ SELECT contact_ref FROM intake.contact WHERE person_hash = $1
 -- name: open_under_calendar
 SELECT code FROM intake.dossier WHERE agency = ANY ($1::text[]) AND state IN (2, 4, 5, 6, 7) AND code > $2
 ORDER BY code LIMIT $3
+-- name: listed
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, sequence
+FROM intake.dossier
+WHERE code > $1
+  AND ($2::text[] IS NULL OR agency = ANY ($2) OR deciding_agency = ANY ($2))
+  AND ($3::text IS NULL OR sender = $3)
+  AND ($4::text IS NULL OR agency = $4)
+  AND ($5::smallint IS NULL OR state = $5)
+  AND ($6::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < clock_timestamp()) = $6)
+  AND ($7::text IS NULL OR code LIKE $7)
+ORDER BY code LIMIT $8
+
+-- name: found
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, sequence
+FROM intake.dossier
+WHERE contact_ref = ANY ($1::text[]) AND code > $2
+  AND ($3::text[] IS NULL OR agency = ANY ($3) OR deciding_agency = ANY ($3))
+  AND ($4::text IS NULL OR sender = $4)
+ORDER BY code LIMIT $5

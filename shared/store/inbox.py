@@ -12,10 +12,11 @@ Records from the bus, from the owner's ledger, from a replay and from the waitin
 it is the only way to an effect.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from hashlib import sha256
 from typing import Any, Protocol
 
 from shared.contracts.envelope import Envelope, Invalid, Unreadable, decode, encode, parse
@@ -23,7 +24,9 @@ from shared.contracts.events import EventData
 from shared.store.pool import Connection
 
 Name = tuple[str, str]  # topic, key
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
+
+MAX_KEY = 200  # characters; the keys of the contract are codes and ids of at most forty
 
 
 class Contradiction(Exception):
@@ -78,17 +81,36 @@ def read(
 
     `where` names the record's place on the bus; it stands in for the id of an event that has none.
     """
-    text_key = (key or b"").decode("utf-8", "replace")
-    raw = {name: content for name, content in headers}
-    event_id = (raw.get("ce_id") or b"").decode("utf-8", "replace")[:100] or f"no-id:{where}"
+    raw = dict(headers)
+    event_id = (raw.get("ce_id") or b"").decode("utf-8", "replace").replace("\0", "")[:100] or f"no-id:{where}"
     sequence = _sequence(raw.get("ce_sequence"))
+    text_key = _storable(key or b"")
     envelope, data, fault = None, None, None
-    try:
-        envelope = decode(topic, key, value, headers)
-        data = parse(envelope)
-    except (Unreadable, Invalid) as error:
-        fault = Fault(error.reason, error.detail)
+    if text_key is None:
+        text_key = f"unreadable-{sha256(key or b'').hexdigest()[:32]}"
+        fault = Fault("bad-key", f"the key is no text of at most {MAX_KEY} characters")
+    else:
+        try:
+            envelope = decode(topic, key, value, headers)
+            data = parse(envelope)
+        except (Unreadable, Invalid) as error:
+            if not _erased(envelope):
+                fault = Fault(error.reason, error.detail)
     return Record(topic, text_key, sequence, event_id, tuple(headers), value, envelope, data, fault, number=number)
+
+
+def _storable(key: bytes) -> str | None:
+    """The key as PostgreSQL can hold and index it."""
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) <= MAX_KEY and "\0" not in text else None
+
+
+def _erased(envelope: Envelope | None) -> bool:
+    """An event about a person whose data was erased since: its log has it without payload, and so it comes again."""
+    return envelope is not None and envelope.data is None and envelope.type.startswith("contact.")
 
 
 def record_of(envelope: Envelope) -> Record:
@@ -182,8 +204,8 @@ def settle(out: Sorted, faults: dict[int, Fault]) -> None:
         else:
             kept.append(record)
     # An unknown type after the refused event has moved nothing on.
-    out.wait.extend(r for r in out.unknown if (r.topic, r.key) in stopped)
-    out.unknown = [r for r in out.unknown if (r.topic, r.key) not in stopped]
+    out.wait.extend(r for r in out.unknown if (r.sequence or 0) > out.places[(r.topic, r.key)].sequence)
+    out.unknown = [r for r in out.unknown if (r.sequence or 0) <= out.places[(r.topic, r.key)].sequence]
     out.apply = kept
 
 
@@ -242,12 +264,17 @@ class Room(Protocol):
         """The waiting records of these keys by sequence; not the parked ones."""
 
     async def put(self, parkings: Sequence[Parking]) -> None:
-        """Adds records; one that already waits becomes parked, and never the other way."""
+        """Adds records, of one key and event id only one; one that waits may become parked or unknown, and never the
+        other way."""
 
-    async def delete(self, numbers: Sequence[int]) -> None: ...
+    async def passed(self, numbers: Sequence[int]) -> None:
+        """Deletes those of these records that wait: their keys have passed them."""
 
-    async def empty(self, name: Name) -> None:
-        """Deletes everything of the key that waits or is parked."""
+    async def empty(self, numbers: Sequence[int]) -> None:
+        """Deletes these records, whether they wait or are parked."""
+
+    async def left(self, name: Name) -> str | None:
+        """What of the key is left in the waiting room: "parked", "gap" for what only waits, or None."""
 
 
 class Inbox:
@@ -266,21 +293,19 @@ class Inbox:
         before = {name: Place(place.sequence, place.waiting) for name, place in places.items()}
         recorded: dict[Name, datetime] = {}
         outcome = await self._round(room, connection, places, records, recorded)
-        gaps = [name for name, place in before.items() if place.waiting == "gap"]
-        while gaps:
+        while gaps := [name for name in names if places[name].waiting == "gap"]:
             waiting = await room.waiting(gaps)
             reached = [r for r in waiting if (r.sequence or 0) <= places[(r.topic, r.key)].sequence + 1]
             if reached:
                 outcome.add(await self._round(room, connection, places, waiting, recorded))
             passed = {r.number for r in waiting if (r.sequence or 0) <= places[(r.topic, r.key)].sequence}
-            await room.delete([number for number in passed if number is not None])
+            await room.passed([number for number in passed if number is not None])
             still = {(r.topic, r.key) for r in waiting if r.number not in passed}
             for name in gaps:
                 if name not in still and places[name].waiting == "gap":
                     places[name].waiting = None
             if not reached:
                 break
-            gaps = [name for name in gaps if places[name].waiting == "gap"]
         await room.write_places(before, places, recorded)
         return outcome
 
@@ -291,25 +316,29 @@ class Inbox:
         name: Name,
         events: Sequence[Envelope],
         *,
+        waited: Collection[int],
         unpark: bool = False,
     ) -> Outcome:
         """Continues a key with its owner's own events: the answer to a gap, and (with `unpark`) a replay.
 
-        `events` are all that the owner has above the key's place. What waited and is not among them is foreign: it is
-        discarded without moving the place when the key is replayed, and parked when it lies beyond the owner's last.
+        `events` are all that the owner has above the key's place; `waited` are the numbers of the records that were in
+        the key's waiting room before the owner was asked. An owner stores an event before it publishes it: so a record
+        of these that is not among `events` is foreign. It is discarded without moving the place, or parked for an
+        operator to see when it lies beyond the owner's last and nobody asked for a replay. What came later stays.
         """
         place = (await room.places([name])).get(name, Place())
         if place.waiting == "parked" and not unpark:
             return Outcome()
-        foreign = [r for r in await room.waiting([name]) if not any(str(e.id) == r.event_id for e in events)]
-        await room.empty(name)
-        await room.write_places({name: place}, {name: Place(place.sequence)}, {})
-        outcome = await self.process(room, connection, [record_of(e) for e in events]) if events else Outcome()
-        head = max((e.sequence for e in events), default=place.sequence)
-        beyond = [r for r in foreign if (r.sequence or 0) > head and not unpark]
+        owned = {str(event.id) for event in events}
+        head = max((event.sequence for event in events), default=place.sequence)
+        foreign = [r for r in await room.waiting([name]) if r.number in waited and r.event_id not in owned]
+        beyond = [] if unpark else [r for r in foreign if (r.sequence or 0) > head]
+        await room.empty(sorted(waited))
+        await room.write_places({name: place}, {name: Place(place.sequence, await room.left(name))}, {})
+        outcome = await self.process(room, connection, [record_of(event) for event in events]) if events else Outcome()
         if beyond:
-            now = (await room.places([name])).get(name, Place())
             fault = Fault("sequence-beyond-owner", f"the owner has events up to {head}")
+            now = (await room.places([name])).get(name, Place())
             await room.put([Parking(r, "parked", fault) for r in beyond])
             await room.write_places({name: now}, {name: Place(now.sequence, "parked")}, {})
             outcome.parked.extend((r, fault) for r in beyond)
@@ -327,14 +356,17 @@ class Inbox:
         received = [Received(r.envelope, r.data) for r in out.apply if r.envelope is not None]
         if received:
             settle(out, await self._apply(connection, received))
-        await room.put(
-            [
-                *(Parking(r, "waiting", Fault("waits")) for r in out.wait if r.number is None),
-                *(Parking(r, "parked", fault) for r, fault in out.park),
-                *(Parking(r, "unknown", Fault("unknown-type")) for r in out.unknown),
-            ]
-        )
-        for record in (*out.apply, *out.unknown):
+        # What came twice in one batch is written once, and parked rather than waiting.
+        parkings: dict[tuple[str, str, str], Parking] = {}
+        for parking in (
+            *(Parking(r, "parked", fault) for r, fault in out.park),
+            *(Parking(r, "unknown", Fault("unknown-type")) for r in out.unknown),
+            *(Parking(r, "waiting", Fault("waits")) for r in out.wait if r.number is None),
+        ):
+            record = parking.record
+            parkings.setdefault((record.topic, record.key, record.event_id), parking)
+        await room.put(list(parkings.values()))
+        for record in sorted((*out.apply, *out.unknown), key=lambda r: r.sequence or 0):
             if record.envelope is not None:
                 recorded[(record.topic, record.key)] = record.envelope.recorded
         fresh = sum(1 for r in out.wait if r.number is None)

@@ -39,16 +39,17 @@ DELETE FROM {schema}.outbox WHERE position = ANY ($1::bigint[])
 SELECT count(*) AS waiting, min(e.recorded) AS oldest
 FROM (SELECT position FROM {schema}.outbox ORDER BY position LIMIT 100000) o JOIN {schema}.event e USING (position)
 
--- name: complete_before
--- All that was recorded before this instant and belongs to these shards is published: nothing unpublished is
--- older, and no transaction that may still commit began earlier.
+-- name: under_way
+-- No transaction that may still commit began before this instant. It is asked before `oldest_unpublished`: what commits
+-- in between is then seen there.
 SELECT least(
-    (SELECT min(e.recorded) FROM (SELECT position FROM {schema}.outbox
-                                  WHERE shard = ANY ($1::smallint[]) ORDER BY position LIMIT 1) o
-                            JOIN {schema}.event e USING (position)),
     (SELECT min(xact_start) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name = 'lienthong' AND pid <> pg_backend_pid()),
     clock_timestamp())
+
+-- name: oldest_unpublished
+-- When the oldest unpublished event was recorded. Positions do not follow the recorded times of different keys.
+SELECT min(e.recorded) FROM {schema}.outbox o JOIN {schema}.event e USING (position)
 
 -- name: bus_partitions
 SELECT topic, partition, end_offset FROM {schema}.bus_partition
@@ -58,18 +59,25 @@ INSERT INTO {schema}.bus_partition (topic, partition, end_offset)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[])
 ON CONFLICT (topic, partition) DO UPDATE SET end_offset = excluded.end_offset
 
+-- name: bus_topics
+SELECT topic, id FROM {schema}.bus_topic
+
+-- name: bus_topic_put
+INSERT INTO {schema}.bus_topic (topic, id) SELECT * FROM unnest($1::text[], $2::text[])
+ON CONFLICT (topic) DO UPDATE SET id = excluded.id
+
 -- name: rebuild_begin
 -- From the start of the window: the last $2 of time, or the newest $3 bytes of payload if these begin later.
 -- A shard that is already being rebuilt starts again with the topics of both.
+WITH recent AS (
+    SELECT position, coalesce(length(payload), 0) + 400 AS bytes FROM {schema}.event
+    WHERE recorded >= clock_timestamp() - $2::interval),
+newest AS (SELECT position, sum(bytes) OVER (ORDER BY position DESC) AS bytes FROM recent),
+last AS (SELECT coalesce(max(position), 0) AS position FROM {schema}.event)
 INSERT INTO {schema}.bus_rebuild (shard, topics, position, until)
-SELECT s.shard, $4::text[], greatest(
-        coalesce((SELECT min(position) FROM {schema}.event WHERE recorded >= clock_timestamp() - $2::interval), 0),
-        coalesce((SELECT min(position) FROM (
-            SELECT position, sum(coalesce(length(payload), 0) + 400) OVER (ORDER BY position DESC) AS bytes
-            FROM {schema}.event WHERE recorded >= clock_timestamp() - $2::interval) w
-            WHERE bytes <= $3::bigint), 0)) - 1,
-    (SELECT coalesce(max(position), 0) FROM {schema}.event)
-FROM unnest($1::smallint[]) AS s(shard)
+SELECT s.shard, $4::text[],
+    coalesce((SELECT min(position) - 1 FROM newest WHERE bytes <= $3::bigint), last.position), last.position
+FROM unnest($1::smallint[]) AS s(shard), last
 ON CONFLICT (shard) DO UPDATE SET position = excluded.position, until = excluded.until,
     topics = (SELECT array_agg(DISTINCT t) FROM unnest(bus_rebuild.topics || excluded.topics) t)
 
@@ -77,9 +85,11 @@ ON CONFLICT (shard) DO UPDATE SET position = excluded.position, until = excluded
 SELECT shard, topics, position, until FROM {schema}.bus_rebuild WHERE shard = ANY ($1::smallint[])
 
 -- name: rebuild_page
+-- Of an erased person only the tombstone is published again.
 SELECT position, id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
 FROM {schema}.event
 WHERE position > $1 AND position <= $2 AND (hashtext(aggregateid) & 3) = $3 AND aggregatetype = ANY ($4::text[])
+  AND (payload IS NOT NULL OR type = 'contact.erased')
 ORDER BY position
 LIMIT $5
 
@@ -117,16 +127,23 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::jsonb[],
                      $9::text[])
 ON CONFLICT (key, topic, event_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
     detail = excluded.detail
-    WHERE pending.state = 'waiting' AND excluded.state = 'parked'
+    WHERE pending.state = 'waiting' AND excluded.state IN ('parked', 'unknown')
 
 -- name: pending_of
 SELECT p.number, p.topic, p.key, p.sequence, p.event_id, p.headers, p.value, p.state, p.reason
 FROM {schema}.pending p JOIN unnest($1::text[], $2::text[]) AS w(topic, key) USING (topic, key)
-WHERE p.state <> 'unknown'
+WHERE p.state = 'waiting'
 ORDER BY p.key, p.topic, p.sequence NULLS FIRST, p.number
 
--- name: pending_empty
-DELETE FROM {schema}.pending WHERE topic = $1 AND key = $2 AND state <> 'unknown'
+-- name: pending_numbers
+SELECT number FROM {schema}.pending WHERE topic = $1 AND key = $2 AND state <> 'unknown'
+
+-- name: pending_left
+SELECT CASE WHEN bool_or(state = 'parked') THEN 'parked' ELSE 'gap' END
+FROM {schema}.pending WHERE topic = $1 AND key = $2 AND state <> 'unknown' HAVING count(*) > 0
+
+-- name: pending_passed
+DELETE FROM {schema}.pending WHERE number = ANY ($1::bigint[]) AND state = 'waiting'
 
 -- name: pending_delete
 DELETE FROM {schema}.pending WHERE number = ANY ($1::bigint[])
@@ -157,13 +174,35 @@ SELECT count(*) FROM {schema}.inbox WHERE waiting = 'parked'
 INSERT INTO {schema}.parked_act (who, act, topic, key, sequence, event_id, outcome, reason)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 
--- name: complete_put
-INSERT INTO {schema}.complete (source, topic, partition, upto)
-SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[])
-ON CONFLICT (source, topic, partition) DO UPDATE SET upto = greatest(complete.upto, excluded.upto)
+-- name: complete_mark
+-- A source says that all it recorded before $4 lies below these offsets. A mark that is not yet reached stays, so that a
+-- reader who is always a little behind still moves; an emptied bus begins again with lower offsets.
+INSERT INTO {schema}.complete (source, topic, partition, next_offset, next_upto)
+SELECT $1, topic, partition, next_offset, $4::timestamptz
+FROM unnest($2::text[], $3::int[], $5::bigint[]) AS m(topic, partition, next_offset)
+ON CONFLICT (source, topic, partition) DO UPDATE
+SET next_offset = excluded.next_offset, next_upto = excluded.next_upto
+WHERE complete.next_offset IS NULL OR complete.next_offset > excluded.next_offset
+
+-- name: complete_reached
+-- What this process has read and applied, by partition.
+UPDATE {schema}.complete c
+SET upto = greatest(c.upto, c.next_upto), next_offset = NULL, next_upto = NULL
+FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r(topic, partition, next_offset)
+WHERE c.topic = r.topic AND c.partition = r.partition AND c.next_offset <= r.next_offset
 
 -- name: complete
-SELECT source, topic, min(upto) AS upto FROM {schema}.complete GROUP BY source, topic
+-- Null until every partition of the topic has been read up to a first mark.
+SELECT source, topic, CASE WHEN count(*) = count(upto) THEN min(upto) END AS upto
+FROM {schema}.complete GROUP BY source, topic
+
+-- name: bus_read
+SELECT topic, partition, id, next_offset FROM {schema}.bus_read
+
+-- name: bus_read_put
+INSERT INTO {schema}.bus_read (topic, partition, id, next_offset)
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[])
+ON CONFLICT (topic, partition) DO UPDATE SET id = excluded.id, next_offset = excluded.next_offset
 
 -- name: heads_consumed
 -- What the inbox holds of a topic, in buckets of the hour in which the owner recorded each key's newest event.
@@ -212,8 +251,13 @@ SELECT key, sequence FROM {schema}.head WHERE topic = $1 AND key = ANY ($2::text
 SELECT count(*) AS stored, count(o.position) AS unpublished
 FROM {schema}.event e LEFT JOIN {schema}.outbox o USING (position) WHERE e.aggregatetype = $1
 
--- name: parked_sequence
-SELECT coalesce(max(sequence), 0) FROM {schema}.event WHERE aggregatetype = 'parked' AND aggregateid = $1
+-- name: parked_lock
+-- One transaction at a time numbers the parked events of a service: there are few of them.
+SELECT pg_advisory_xact_lock(hashtextextended($1, 0))
+
+-- name: parked_sequences
+SELECT aggregateid, max(sequence) AS sequence FROM {schema}.event
+WHERE aggregatetype = 'parked' AND aggregateid = ANY ($1::text[]) GROUP BY aggregateid
 
 -- name: parked_row
 SELECT number, topic, key, sequence, event_id, headers, value, state, reason, detail, arrived

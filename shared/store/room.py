@@ -1,10 +1,11 @@
 """The inbox's places and waiting room in a service's schema."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from shared.store.inbox import Name, Parking, Place, PlaceMoved, Record, read
+from shared.store.inbox import Headers, Name, Parking, Place, PlaceMoved, Record, read
 from shared.store.pool import Connection
 from shared.store.queries import Queries
 
@@ -34,7 +35,7 @@ class RoomInPostgres:
 
     async def waiting(self, names: Sequence[Name]) -> list[Record]:
         rows = await self._connection.fetch(self._queries["pending_of"], *_columns(names))
-        return [record_of_row(row) for row in rows if row["state"] == "waiting"]
+        return [record_of_row(row) for row in rows]
 
     async def put(self, parkings: Sequence[Parking]) -> None:
         if not parkings:
@@ -45,25 +46,47 @@ class RoomInPostgres:
             [p.record.key for p in parkings],
             [p.record.sequence for p in parkings],
             [p.record.event_id for p in parkings],
-            [[[name, content.decode("latin-1")] for name, content in p.record.headers] for p in parkings],
+            [headers_to_json(p.record.headers) for p in parkings],
             [p.record.value for p in parkings],
             [p.state for p in parkings],
             [p.fault.reason for p in parkings],
             [p.fault.detail[:500] for p in parkings],
         )
 
-    async def delete(self, numbers: Sequence[int]) -> None:
+    async def passed(self, numbers: Sequence[int]) -> None:
+        if numbers:
+            await self._connection.execute(self._queries["pending_passed"], list(numbers))
+
+    async def empty(self, numbers: Sequence[int]) -> None:
         if numbers:
             await self._connection.execute(self._queries["pending_delete"], list(numbers))
 
-    async def empty(self, name: Name) -> None:
-        await self._connection.execute(self._queries["pending_empty"], *name)
+    async def left(self, name: Name) -> str | None:
+        left: str | None = await self._connection.fetchval(self._queries["pending_left"], *name)
+        return left
 
 
 def record_of_row(row: Any) -> Record:
     """A row of the waiting room, read again: what an older version could not read, this one may."""
-    headers = [(name, content.encode("latin-1")) for name, content in row["headers"]]
+    headers = headers_from_json(row["headers"])
     return read(row["topic"], row["key"].encode(), row["value"], headers, where=row["event_id"], number=row["number"])
+
+
+def headers_to_json(headers: Headers) -> list[list[str | None]]:
+    """Headers as PostgreSQL can hold them whatever their bytes are: it takes no zero byte in a text."""
+    return [[_to_base64(name.encode()), None if content is None else _to_base64(content)] for name, content in headers]
+
+
+def _to_base64(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
+def headers_from_json(stored: Sequence[Sequence[str | None]]) -> list[tuple[str, bytes | None]]:
+    """The headers as they came."""
+    return [
+        (b64decode(name or "").decode(), None if content is None else b64decode(content))
+        for name, content in stored
+    ]
 
 
 def _columns(names: Sequence[Name]) -> tuple[list[str], list[str]]:

@@ -41,6 +41,9 @@ GROUPS = ("routing", "notify", "stats")
 KEYS = [b"000.00.00.H55-261123-%04d" % number for number in range(3000)]
 FILLING = b"x" * 567  # with key and number 600 bytes
 CHUNK = 500  # records that the relay sends before it gathers the confirmations
+WINDOW = (
+    50_000  # records, 30 MB: so far the relay goes ahead of the slowest group; more could not be sent again in one life
+)
 LOOK_EVERY = 0.25  # seconds between two questions for the broker's life
 STUCK_AFTER = 60.0  # seconds without an applied record: what is missing then is lost
 
@@ -86,6 +89,10 @@ class Ledger:
             self.duplicates += 1
         else:
             self.ahead += 1
+
+    @property
+    def ahead_of_slowest(self) -> int:
+        return self.total_sent - min(self.total_applied.values())
 
     def has_sent(self, number: int) -> bool:
         return self.total_sent >= number
@@ -139,6 +146,7 @@ class Relay:
         self._life = ""
         self.may_send = asyncio.Event()
         self.may_send.set()
+        self.held_back_seconds = 0.0
         self.idle = asyncio.Event()
 
     async def run(self) -> None:
@@ -150,7 +158,10 @@ class Relay:
                 if self._life not in ("", self._lives.current):
                     await self._send_again()
                 self._life = self._lives.current
-                if self._ledger.total_sent < self._records and self._life:
+                if self._ledger.ahead_of_slowest > WINDOW:
+                    self.held_back_seconds += 0.01
+                    await asyncio.sleep(0.01)
+                elif self._ledger.total_sent < self._records and self._life:
                     await self._send_next()
                 else:
                     await asyncio.sleep(LOOK_EVERY)
@@ -323,6 +334,7 @@ async def carry(arguments: argparse.Namespace, folder: Path) -> dict[str, object
             "median": round(statistics.median(recoveries), 2) if recoveries else None,
             "max": round(max(recoveries), 2) if recoveries else None,
         },
+        "relay_waited_for_groups_seconds": round(relay.held_back_seconds, 1),
         "republished": ledger.republished,
         "duplicates": ledger.duplicates,
         "ahead_of_their_turn": ledger.ahead,

@@ -8,6 +8,7 @@ CREATE TABLE dossier (
     received_at     timestamptz,
     due_at          timestamptz,
     paused          boolean NOT NULL,
+    overdue_from    timestamptz,
     next_tick       timestamptz,
     contact_ref     text NOT NULL,
     sender          text,
@@ -18,7 +19,7 @@ CREATE TABLE dossier (
 CREATE INDEX dossier_agency ON dossier (agency, code);
 CREATE INDEX dossier_deciding ON dossier (deciding_agency, code) WHERE deciding_agency <> agency;
 CREATE INDEX dossier_state ON dossier (agency, state, code) WHERE state NOT IN (3, 8, 9, 10);
-CREATE INDEX dossier_due ON dossier (agency, due_at) WHERE state IN (2, 4, 5, 6, 7);
+CREATE INDEX dossier_overdue ON dossier (agency, overdue_from) WHERE overdue_from IS NOT NULL;
 CREATE INDEX dossier_tick ON dossier (next_tick) WHERE next_tick IS NOT NULL;
 CREATE INDEX dossier_contact ON dossier (contact_ref);
 CREATE INDEX dossier_sender ON dossier (sender, code) WHERE sender IS NOT NULL;

@@ -34,6 +34,12 @@ CREATE TABLE bus_partition (
     PRIMARY KEY (topic, partition)
 );
 
+-- The id of each topic that it has written to; another id means that the topic is a new one, and empty.
+CREATE TABLE bus_topic (
+    topic text PRIMARY KEY,
+    id    text NOT NULL
+);
+
 -- A rebuild of the bus in progress: the log is published again from here, shard by shard.
 CREATE TABLE bus_rebuild (
     shard    smallint PRIMARY KEY,
@@ -85,13 +91,24 @@ CREATE TABLE parked_act (
     reason   text
 );
 
--- Up to which instant a source's partition has been read completely here.
+-- Up to which instant a source's partition has been read completely here, and the mark that is to be reached next.
 CREATE TABLE complete (
-    source    text NOT NULL,
-    topic     text NOT NULL,
-    partition integer NOT NULL,
-    upto      timestamptz NOT NULL,
+    source      text NOT NULL,
+    topic       text NOT NULL,
+    partition   integer NOT NULL,
+    upto        timestamptz,
+    next_offset bigint,
+    next_upto   timestamptz,
     PRIMARY KEY (source, topic, partition)
+);
+
+-- How far the one process of a service has read where there are no groups: offsets of the topic with this id.
+CREATE TABLE bus_read (
+    topic       text NOT NULL,
+    partition   integer NOT NULL,
+    id          text NOT NULL,
+    next_offset bigint NOT NULL,
+    PRIMARY KEY (topic, partition)
 );
 
 -- Answers to writes that carried an Idempotency-Key.

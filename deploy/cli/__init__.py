@@ -1,0 +1,1 @@
+"""The command `lienthong`: one module for each group of subcommands. Heavy imports stand inside the commands."""

@@ -1,0 +1,172 @@
+"""Import lines in a file: NDJSON or CSV, plain or gzip, cut into chunks; and CSV written from refused lines.
+
+CSV has a column for each field, the names of nested ones joined by dots (`applicant.name`, `components.0.name`); an empty
+cell is a field that is not there.
+"""
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from deploy.cli.errors import CommandFailed
+
+MAX_LINES, MAX_BYTES = 5000, 8 << 20  # half of what a request may hold
+GZIP = b"\x1f\x8b"
+
+# What the report of refused lines says of each, and what is not sent again.
+REPORT_COLUMNS = ("line", "error", "pointer")
+# A refused line that was no JSON object, as it stood: it is sent again as it then stands.
+RAW = "raw"
+
+_FLAGS = frozenset({"digitised", "reused", "electronic", "complained"})
+_AMOUNTS = frozenset({"amount"})
+_NUMBER = re.compile(r"-?\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Lines that are sent together; `first` is the number of the first in its file, from 1."""
+
+    first: int
+    lines: Sequence[bytes]
+
+    @property
+    def body(self) -> bytes:
+        return b"\n".join(self.lines)
+
+
+def digest_of(file: Path) -> str:
+    """Hex SHA-256 of the file as it lies there."""
+    digest = sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def chunks_of(file: Path) -> Iterator[Chunk]:
+    """The file's lines in order, in chunks of at most MAX_LINES and MAX_BYTES. Raises CommandFailed, OSError."""
+    first, lines, size = 1, list[bytes](), 0
+    for number, line in _numbered(file):
+        if lines and (len(lines) >= MAX_LINES or size + len(line) + 1 > MAX_BYTES):
+            yield Chunk(first, lines)
+            first, lines, size = number, [], 0
+        if not lines:
+            first = number
+        lines.append(line)
+        size += len(line) + 1
+    if lines:
+        yield Chunk(first, lines)
+
+
+def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
+    with file.open("rb") as plain:
+        zipped = plain.read(2) == GZIP
+    name = file.name.lower().removesuffix(".gz")
+    try:
+        with gzip.open(file, "rb") if zipped else file.open("rb") as stream:
+            if name.endswith(".csv"):
+                # A row may span lines; a chunk's lines are counted as rows, the header being the first.
+                yield from enumerate(_rows(io.TextIOWrapper(stream, "utf-8-sig", newline="")), start=2)
+            else:
+                yield from enumerate((line.rstrip(b"\r\n") for line in stream), start=1)
+    except (gzip.BadGzipFile, EOFError):
+        raise CommandFailed(f"{file.name}: this gzip file is damaged.") from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{file.name}: this CSV is not UTF-8 text.") from None
+    except csv.Error as error:
+        raise CommandFailed(f"{file.name}: this is no CSV: {error}.") from None
+
+
+def _rows(text: io.TextIOWrapper) -> Iterator[bytes]:
+    header = text.readline()
+    # A spreadsheet in Vietnam writes semicolons.
+    dialect: Mapping[str, str] = {"delimiter": ";" if header.count(";") > header.count(",") else ","}
+    names = next(csv.reader([header], **dialect), [])  # type: ignore[call-overload]
+    for row in csv.reader(text, **dialect):  # type: ignore[call-overload]
+        yield line_of_row(dict(zip(names, row, strict=False)))
+
+
+def line_of_row(row: Mapping[str, str]) -> bytes:
+    """One CSV row as an import line."""
+    if row.get(RAW):
+        return row[RAW].encode()
+    line: dict[str, Any] = {}
+    for column, cell in row.items():
+        if cell != "" and column not in (*REPORT_COLUMNS, RAW):
+            _put(line, column.strip().split("."), cell)
+    return orjson.dumps(_lists(line)) if line else b""
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], cell: str) -> None:
+    *parents, leaf = path
+    for name in parents:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise csv.Error(f"the column {'.'.join(path)} stands beside one that holds the whole of it")
+    tree[leaf] = _value(leaf, cell)
+
+
+def _value(name: str, cell: str) -> Any:
+    """The few fields that are no text; what does not look like its kind goes as text, and is refused by its pointer."""
+    if name in _FLAGS and cell.strip().lower() in ("true", "false"):
+        return cell.strip().lower() == "true"
+    if name in _AMOUNTS and _NUMBER.fullmatch(cell.strip()):
+        return int(cell)
+    return cell
+
+
+def _lists(tree: Any) -> Any:
+    """Mappings whose names are all numbers are lists."""
+    if not isinstance(tree, dict):
+        return tree
+    inner = {name: _lists(value) for name, value in tree.items()}
+    if inner and all(name.isdecimal() for name in inner):
+        return [inner[name] for name in sorted(inner, key=int)]
+    return inner
+
+
+def flat(line: bytes) -> dict[str, str]:
+    """An import line as a CSV row; `line_of_row` reads it again."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        value = None
+    row = dict(_leaves(value, "")) if isinstance(value, dict) else {}
+    # What columns cannot say (null, an empty list, a name with a dot) is kept as it stands.
+    if not row or orjson.loads(line_of_row(row) or b"null") != value:
+        return {RAW: line.decode("utf-8", "replace")}
+    return row
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{index}")
+    elif isinstance(value, bool):
+        yield path, "true" if value else "false"
+    elif isinstance(value, str):
+        yield path, value
+    else:
+        yield path, orjson.dumps(value).decode()
+
+
+def write_refused(file: Path, refused: Iterable[Mapping[str, str]]) -> None:
+    """The report: each refused line with its number, error and pointer, in columns that `import` reads."""
+    rows = list(refused)
+    fields = dict.fromkeys(name for row in rows for name in row if name not in REPORT_COLUMNS)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, [*REPORT_COLUMNS, *fields])
+        writer.writeheader()
+        writer.writerows(rows)

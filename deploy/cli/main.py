@@ -1,0 +1,43 @@
+"""`lienthong`: the whole command, and how it fails."""
+
+import sys
+
+import typer
+
+from deploy.cli import demo, doctor, explain, imports, load, migrate, parked, rebuild, reconcile, token, up
+from deploy.cli import run as run_service
+from deploy.cli.errors import CommandFailed
+
+app = typer.Typer(
+    name="lienthong",
+    help="Carries administrative dossiers between commune, district and province.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Start with `lienthong demo`, or with `lienthong up --data ./data/site`. Exit status: 0 done, 1 the answer is"
+    " bad, 2 wrong use.",
+)
+for _command in (up.up, run_service.run, token.token, imports.import_, explain.explain, reconcile.reconcile):
+    app.command(name=_command.__name__.rstrip("_"))(_command)
+for _command in (migrate.migrate, doctor.doctor, demo.demo):
+    app.command()(_command)
+app.add_typer(load.app, name="site")
+app.add_typer(rebuild.app, name="rebuild")
+app.add_typer(parked.app, name="parked")
+
+
+def run() -> None:
+    """The entry point. What a user can mend is told in a sentence; only our own mistakes show a traceback."""
+    try:
+        app()
+    except CommandFailed as error:
+        print(f"lienthong: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except BrokenPipeError:  # `lienthong … | head`
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

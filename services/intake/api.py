@@ -1,0 +1,324 @@
+"""Intake over HTTP: parse, call, answer."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from pydantic import model_validator
+from starlette.responses import Response
+
+from services.intake import acts
+from services.intake.dossier import Actor, Dossier
+from services.intake.imports import Imports
+from services.intake.settings import IntakeSettings
+from services.intake.store import DOSSIER, Store
+from services.intake.writer import Command, Result, Writer, etag, local_text
+from shared.clock import deadline, sentences
+from shared.contracts.codes import AgencyCode, Name, Phone
+from shared.contracts.envelope import parse
+from shared.security.access import in_scope, scope_of, sees_personal_data
+from shared.security.tokens import Principal, Role
+from shared.service import Service
+from shared.web.app import Asking, Body, allow, router
+from shared.web.problem import Problem, not_found
+from shared.web.writes import replayed, request_key
+
+READERS = (Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.PORTAL)
+PAGE = 100
+
+# Who may do what (the contract's 'Principals'); admin may do all.
+ROLES: dict[str, tuple[Role, ...]] = {
+    "receive": (Role.DESK,),
+    "refuse": (Role.DESK,),
+    "start": (Role.OFFICER,),
+    "supplement-request": (Role.DESK, Role.OFFICER),
+    "supplement": (Role.DESK, Role.PORTAL),
+    "payment-request": (Role.DESK,),
+    "payment": (Role.DESK, Role.PORTAL),
+    "withdrawal-request": (Role.DESK, Role.PORTAL),
+    "withdrawal": (Role.DESK,),
+    "withdrawal-refusal": (Role.DESK,),
+    "stop": (Role.DESK, Role.OFFICER),
+    "extension": (Role.DESK, Role.OFFICER),
+    "digitisation": (Role.DESK, Role.OFFICER),
+    "resolution": (Role.OFFICER,),
+    "return": (Role.DESK,),
+    "correction": (Role.DESK, Role.OFFICER),
+    "rating": (Role.DESK, Role.PORTAL),
+}
+
+
+class Moves(Body):
+    dry_run: bool = True
+
+
+class PhoneOrId(Body):
+    phone: Phone | None = None
+    citizen_id: acts.CitizenId | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "PhoneOrId":
+        if (self.phone is None) == (self.citizen_id is None):
+            raise ValueError("give exactly one of phone and citizen_id")
+        return self
+
+
+def routes(service: Service, store: Store, writer: Writer, settings: IntakeSettings) -> APIRouter:
+    """The routes of dossiers; the public ones are beside."""
+    api = router()
+    imports = Imports(service, store, writer)
+
+    def actor_of(who: Principal) -> Actor:
+        bound = who.role in (Role.DESK, Role.OFFICER)
+        back = timedelta(hours=settings.backdating_hours) if bound else None
+        return Actor(who.role.value, who.subject, back)  # type: ignore[arg-type]
+
+    async def answered(request: Request, who: Principal, command: Command) -> Response:
+        command.key = await request_key(request, who)
+        command.if_match = request.headers.get("if-match")
+        return _response(await writer.submit(command))
+
+    @api.post("/v1/dossiers", status_code=201, tags=["dossiers"])
+    async def receive_new(request: Request, who: Asking, body: acts.NewDossier) -> Response:
+        """Takes a dossier in at a desk: state 2, with its code, due date and tracking pin."""
+        allow(who, Role.DESK)
+        scope = scope_of(who, service.directory.current)
+        return await answered(request, who, Command("new", body, actor_of(who), scope=scope))
+
+    @api.post("/v1/submissions", status_code=201, tags=["dossiers"])
+    async def submit(request: Request, who: Asking, body: acts.NewSubmission) -> Response:
+        """Sends a dossier in, from portal or desk: state 1. The same code again updates it while it is in 1."""
+        allow(who, Role.PORTAL, Role.DESK)
+        scope = None if who.role is Role.PORTAL and who.agency is None else scope_of(who, service.directory.current)
+        return await answered(request, who, Command("submit", body, actor_of(who), code=body.code, scope=scope))
+
+    def operation(name: str, model: type[acts.Act]) -> None:
+        async def do(request: Request, who: Asking, code: str, body: Any) -> Response:
+            allow(who, *ROLES[name])
+            scope = None if who.role is Role.PORTAL else scope_of(who, service.directory.current)
+            return await answered(request, who, Command(name, body, actor_of(who), code=code, scope=scope))
+
+        do.__annotations__["body"] = model
+        do.__doc__ = f"The operation `{name}` on a dossier."
+        api.add_api_route(
+            f"/v1/dossiers/{{code}}/{name}",
+            do,
+            methods=["POST"],
+            name=f"dossier-{name}",
+            operation_id=f"dossier_{name.replace('-', '_')}",
+            tags=["dossiers"],
+        )
+
+    @api.post("/v1/dossiers/search", tags=["dossiers"])
+    async def search(
+        who: Asking, body: PhoneOrId, cursor: Annotated[str | None, Query(max_length=60)] = None
+    ) -> dict[str, Any]:
+        """The dossiers of a phone number or citizen id, found by keyed hash, within the principal's scope."""
+        allow(who, Role.DESK, Role.OFFICER, Role.LEADER, Role.PORTAL)
+        scope = scope_of(who, service.directory.current)
+        sender = who.subject if who.role is Role.PORTAL else None
+        async with service.pool.acquire() as connection:
+            refs = await store.refs_of(connection, body.phone, body.citizen_id)
+            rows = await store.found(connection, refs, scope, sender, cursor or "", PAGE)
+        return _page([_listed(row) for row in rows], PAGE)
+
+    for name, model in acts.BODIES.items():
+        operation(name, model)
+
+    @api.post("/v1/imports", tags=["imports"])
+    async def run_import(
+        request: Request,
+        who: Asking,
+        source: Name,
+        mode: Literal["live", "history"] = "live",
+        dry_run: bool = False,
+    ) -> Response:
+        """Lines of another system's register (NDJSON); the answer has one line for each, in order."""
+        allow(who, Role.DESK)
+        actor = Actor("import", who.subject)
+        scope = scope_of(who, service.directory.current)
+        answer = await imports.run(await request.body(), source, mode, actor, scope, dry_run=dry_run)
+        return Response(answer, media_type="application/x-ndjson")
+
+    async def readable(who: Principal, code: str) -> Dossier:
+        """A dossier that the principal may read, else 404 (its existence is private)."""
+        allow(who, *READERS)
+        async with service.pool.acquire() as connection:
+            dossier = await store.read(connection, code)
+        if dossier is None:
+            raise not_found("This dossier")
+        if who.role is Role.PORTAL:
+            if dossier.sender != who.subject:
+                raise not_found("This dossier")
+        elif not in_scope(
+            who, service.directory.current, dossier.agency, dossier.deciding_agency, *dossier.working.values()
+        ):
+            raise not_found("This dossier")
+        return dossier
+
+    @api.get("/v1/dossiers", tags=["dossiers"])
+    async def listed(
+        who: Asking,
+        agency: AgencyCode | None = None,
+        state: Annotated[int | None, Query(ge=1, le=10)] = None,
+        overdue: bool | None = None,
+        q: Annotated[str | None, Query(max_length=60, pattern=r"^[0-9A-Z.\-]*$")] = None,
+        cursor: Annotated[str | None, Query(pattern=r"^[0-9A-Z.\-]{1,60}$")] = None,
+    ) -> dict[str, Any]:
+        """Dossiers by receiving agency, state, overdue now, or the beginning of their code."""
+        allow(who, *READERS)
+        directory = service.directory.current
+        scope = scope_of(who, directory)
+        sender = who.subject if who.role is Role.PORTAL else None
+        if agency is not None and agency not in directory.agencies:
+            raise not_found("This agency")
+        async with service.pool.acquire() as connection:
+            rows = await store.listed(
+                connection, scope if sender is None else None, sender, agency, state, overdue, q, cursor, PAGE
+            )
+        return _page([_listed(row) for row in rows], PAGE)
+
+    @api.get("/v1/dossiers/{code}", tags=["dossiers"])
+    async def one(request: Request, who: Asking, code: str) -> Response:
+        """A dossier as it stands; with its applicant for desk and admin, and each such read is recorded."""
+        dossier = await readable(who, code)
+        body = _described(dossier)
+        if sees_personal_data(who) and dossier.contact_ref is not None:
+            async with service.pool.acquire() as connection:
+                applicant = await store.contact(connection, dossier.contact_ref)
+                await connection.execute(
+                    service.store_queries["access_put"], who.subject, who.role.value, code, "applicant"
+                )
+            body["applicant"] = applicant
+            body["track_pin"] = service.keys.track_pin(code)
+        headers = {"ETag": etag(dossier.sequence)}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(orjson.dumps(body), 200, headers, "application/json")
+
+    @api.get("/v1/dossiers/{code}/history", tags=["dossiers"])
+    async def history(
+        who: Asking, code: str, cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None
+    ) -> dict[str, Any]:
+        """Every event of a dossier, in order; nothing is ever taken out of it."""
+        await readable(who, code)
+        async with service.pool.acquire() as connection:
+            envelopes = await service.log.after(connection, DOSSIER, code, cursor or 0, PAGE)
+        items = []
+        for envelope in envelopes:
+            data = parse(envelope)
+            items.append(
+                {
+                    "id": str(envelope.id),
+                    "type": envelope.type,
+                    "sequence": envelope.sequence,
+                    "at": local_text(envelope.time),
+                    "recorded_at": local_text(envelope.recorded),
+                    "mode": envelope.mode,
+                    **(data.model_dump(mode="json", by_alias=True, exclude={"contact_ref"}) if data else {}),
+                }
+            )
+        return {"items": items, "next_cursor": str(items[-1]["sequence"]) if len(items) == PAGE else None}
+
+    @api.get("/v1/dossiers/{code}/explain", tags=["dossiers"])
+    async def explain(who: Asking, code: str, lang: Literal["vi", "en"] = "vi") -> dict[str, Any]:
+        """Why this due date: every interval counted or skipped, with its rule and calendar version."""
+        dossier = await readable(who, code)
+        if dossier.limit is None or dossier.received_at is None or dossier.due_at is None:
+            raise Problem(409, "no-due-date", "This dossier was never received: it has no due date.")
+        found = deadline(
+            dossier.limit,
+            dossier.received_at,
+            dossier.calendar_in(service.directory.current),
+            pauses=dossier.clock_pauses(),
+            extension=dossier.clock_extension(),
+            kept=dossier.kept_due,
+        )
+        return {
+            "code": code,
+            "due_at": local_text(dossier.due_at),
+            "limit": dossier.limit.model_dump(mode="json"),
+            "received_at": local_text(dossier.received_at),
+            "calendar": {"agency": found.calendar_agency, "version": found.calendar_version},
+            "provisional_year": found.provisional_year,
+            "explain": [
+                {
+                    "from": local_text(interval.start),
+                    "to": local_text(interval.end),
+                    "counted": interval.counted,
+                    "rule": interval.rule,
+                    "amount": float(interval.amount),
+                }
+                for interval in found.explain
+            ],
+            "sentences": sentences(found, dossier.limit, lang),
+        }
+
+    @api.get("/v1/accepted", tags=["internal"])
+    async def accepted(who: Asking) -> dict[str, Any]:
+        """What was accepted here: dossiers, and the events that their rows stand at."""
+        allow(who, Role.SERVICE, Role.OPERATOR, Role.AUDITOR)
+        async with service.pool.acquire() as connection:
+            row = await connection.fetchrow(store.queries["accepted"])
+        assert row is not None
+        return {"dossiers": row["dossiers"], "events": int(row["events"])}
+
+    @api.post("/v1/site/moves", tags=["internal"])
+    async def move_open(who: Asking, body: Moves) -> dict[str, Any]:
+        """What the newest calendar versions would change for open dossiers; without `dry_run` it is done."""
+        allow(who, Role.SERVICE)
+        return {"items": await writer.move_open(dry_run=body.dry_run)}
+
+    return api
+
+
+def _response(result: Result) -> Response:
+    if result.replayed is not None:
+        return replayed(*result.replayed)
+    if result.problem is not None:
+        return result.problem.response()
+    assert result.answer is not None
+    return result.answer.response()
+
+
+def _page(items: list[dict[str, Any]], size: int) -> dict[str, Any]:
+    return {"items": items, "next_cursor": items[-1]["code"] if len(items) == size else None}
+
+
+def _listed(row: Any) -> dict[str, Any]:
+    return {
+        "code": row["code"],
+        "state": row["state"],
+        "procedure": row["procedure"],
+        "receiving_agency": row["agency"],
+        "deciding_agency": row["deciding_agency"],
+        "received_at": local_text(row["received_at"]),
+        "due_at": local_text(row["due_at"]),
+        "paused": row["paused"],
+        "version": row["sequence"],
+    }
+
+
+def _described(d: Dossier) -> dict[str, Any]:
+    return {
+        "code": d.code,
+        "state": d.state,
+        "procedure": d.procedure,
+        "receiving_agency": d.agency,
+        "deciding_agency": d.deciding_agency,
+        "working_agencies": sorted(set(d.working.values())) or [d.deciding_agency],
+        "channel": d.channel,
+        "return_by": d.return_by,
+        "submitted_at": local_text(d.submitted_at),
+        "received_at": local_text(d.received_at),
+        "due_at": local_text(d.due_at),
+        "ended_at": local_text(d.ended_at),
+        "paused": d.paused,
+        "version": d.sequence,
+        "fee": d.fee,
+        "paid": d.paid,
+        "components": d.components,
+        "transfers": d.transfers,
+        "allowed": d.allowed(),
+    }

@@ -1,0 +1,36 @@
+"""Intake's composition root."""
+
+from services.intake.api import routes
+from services.intake.handlers import TOPICS, Handlers
+from services.intake.imports import MAX_IMPORT
+from services.intake.settings import IntakeSettings
+from services.intake.store import Store
+from services.intake.writer import Writer
+from shared.service import Service
+from shared.web.common import common_routes
+
+MIGRATIONS = ("shared.store", "services.intake")
+
+LINES = ("application/x-ndjson", "application/ndjson", "application/json", "text/plain", "application/octet-stream")
+
+
+def create(settings: IntakeSettings | None = None) -> Service:
+    """Intake, ready to start."""
+    settings = settings or IntakeSettings()
+    service = Service(
+        "intake",
+        settings,
+        title="Liên Thông: intake",
+        description="Receives dossiers, keeps their lifecycle and deadline, publishes dossier events.",
+        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*"),
+        large={"/v1/imports": MAX_IMPORT},
+        plain={"/v1/imports": LINES},
+    )
+    store = Store(service)
+    writer = Writer(service, store, settings.batch_limit, settings.tick_seconds)
+    service.consume(TOPICS, Handlers(service, store).apply)
+    service.app.include_router(common_routes(service))
+    service.app.include_router(routes(service, store, writer, settings))
+    service.run_always("writer", writer.run)
+    service.run_always("ticks", writer.raise_due)
+    return service

@@ -1,0 +1,14 @@
+"""What a deployment may set for intake."""
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+
+class IntakeSettings(Settings):
+    """Times in hours unless the name says otherwise."""
+
+    backdating_hours: float = Field(24, ge=0, description="How far back desk and officer may write an act.")
+    batch_limit: int = Field(500, ge=1, le=5000, description="Commands that share a statement and a commit at most.")
+    tick_seconds: float = Field(5.0, gt=0, description="How often due dates are looked at.")
+    petition_working_days: int = Field(15, ge=1, description="Within which a petition is answered.")

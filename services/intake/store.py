@@ -1,0 +1,304 @@
+"""All SQL of intake, and how a dossier and a person lie in the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from services.intake.dossier import Dossier, Past, from_json, to_json
+from shared.contracts import events as ev
+from shared.contracts.codes import uuid7
+from shared.contracts.envelope import Envelope, parse
+from shared.security.sealing import Sealed, new_data_key, seal, unseal, unwrap
+from shared.service import Service
+from shared.store.pool import Connection
+from shared.store.queries import Queries
+from shared.web.writes import RequestKey
+
+CONTACT, DOSSIER = "lienthong.contact.v1", "lienthong.dossier.v1"
+
+
+@dataclass(slots=True)
+class Person:
+    """An applicant in clear, within one transaction: one contact_ref per citizen id, else per dossier."""
+
+    contact_ref: str
+    person_hash: str | None
+    content: dict[str, Any] = field(default_factory=dict)
+    wrapped: str | None = None
+    sequence: int = 0
+    changed: bool = False
+
+    def take(self, content: dict[str, Any]) -> None:
+        """What is said now stands; what is not said is kept."""
+        merged = self.content | content
+        if merged != self.content:
+            self.content, self.changed = merged, True
+
+
+class Store:
+    """Intake's tables. Every method works on many rows with one statement, in the caller's transaction."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.queries = Queries("services.intake", "intake")
+
+    # -- dossiers
+
+    async def lock(self, connection: Connection, codes: Sequence[str]) -> dict[str, Dossier]:
+        if not codes:
+            return {}
+        rows = await connection.fetch(self.queries["dossiers_for_update"], list(codes))
+        return {row["code"]: from_json(row["body"]) for row in rows}
+
+    async def read(self, connection: Connection, code: str) -> Dossier | None:
+        rows = await connection.fetch(self.queries["dossiers"], [code])
+        return from_json(rows[0]["body"]) if rows else None
+
+    async def taken(self, connection: Connection, codes: Sequence[str]) -> set[str]:
+        return {row["code"] for row in await connection.fetch(self.queries["codes_taken"], list(codes))}
+
+    async def write_dossiers(
+        self,
+        connection: Connection,
+        new: Sequence[tuple[Dossier, datetime | None]],
+        moved: Sequence[tuple[Dossier, datetime | None]],
+    ) -> None:
+        """Each with the instant of its next tick."""
+        if new:
+            await connection.execute(self.queries["dossiers_insert"], *_columns(new))
+        if moved:
+            await connection.execute(self.queries["dossiers_update"], *_columns(moved))
+
+    async def history(self, connection: Connection, code: str) -> list[Past]:
+        """The dossier's events from the log, in order."""
+        past = []
+        for envelope in await self._service.log.after(connection, DOSSIER, code, 0, 10_000):
+            data = parse(envelope)
+            assert isinstance(data, ev.DossierEvent)
+            past.append(Past(envelope.id, envelope.time, envelope.recorded, envelope.mode, data))
+        return past
+
+    async def ticking(self, connection: Connection, now: datetime, limit: int) -> list[str]:
+        """The dossiers at which time raises something now."""
+        return [row["code"] for row in await connection.fetch(self.queries["due_ticks"], now, limit)]
+
+    async def open_of(self, connection: Connection, agencies: Sequence[str], after: str, limit: int) -> list[str]:
+        """The open dossiers of these agencies, by code."""
+        rows = await connection.fetch(self.queries["open_under_calendar"], list(agencies), after, limit)
+        return [row["code"] for row in rows]
+
+    async def numbers(self, connection: Connection, wanted: dict[tuple[str, date], int]) -> dict[tuple[str, date], int]:
+        """Reserves that many numbers for each agency and day; the last of them."""
+        names = sorted(wanted)
+        rows = await connection.fetch(
+            self.queries["numbers"], [a for a, _ in names], [d for _, d in names], [wanted[n] for n in names]
+        )
+        return {(row["agency"], row["day"]): row["last"] for row in rows}
+
+    async def listed(
+        self,
+        connection: Connection,
+        scope: frozenset[str] | None,
+        sender: str | None,
+        agency: str | None,
+        state: int | None,
+        overdue: bool | None,
+        beginning: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> list[Any]:
+        pattern = None if beginning is None else beginning + "%"
+        agencies = None if scope is None else sorted(scope)
+        return await connection.fetch(
+            self.queries["listed"], cursor or "", agencies, sender, agency, state, overdue, pattern, limit
+        )
+
+    async def refs_of(self, connection: Connection, phone: str | None, citizen_id: str | None) -> list[str]:
+        """The contacts with this phone number or citizen id."""
+        if phone is not None:
+            rows = await connection.fetch(self.queries["contacts_by_phone"], self.phone_hash(phone))
+        else:
+            rows = await connection.fetch(self.queries["contacts_by_person_hash"], self.person_hash(citizen_id))
+        return [row["contact_ref"] for row in rows]
+
+    async def found(
+        self,
+        connection: Connection,
+        refs: Sequence[str],
+        scope: frozenset[str] | None,
+        sender: str | None,
+        cursor: str,
+        limit: int,
+    ) -> list[Any]:
+        agencies = None if scope is None else sorted(scope)
+        return await connection.fetch(self.queries["found"], list(refs), cursor, agencies, sender, limit)
+
+    # -- people
+
+    def person_hash(self, citizen_id: str | None) -> str | None:
+        return None if citizen_id is None else self._service.keys.keyed_hash("citizen", citizen_id)
+
+    def phone_hash(self, phone: str | None) -> str | None:
+        return None if phone is None else self._service.keys.keyed_hash("phone", phone)
+
+    async def persons(
+        self, connection: Connection, hashes: Sequence[str], refs: Sequence[str]
+    ) -> tuple[dict[str, Person], dict[str, Person]]:
+        """Known people by keyed hash and by contact_ref, opened for comparison with what is said of them now."""
+        if not hashes and not refs:
+            return {}, {}
+        rows = await connection.fetch(self.queries["contacts_for_update"], list(hashes), list(refs))
+        people = [
+            Person(
+                row["contact_ref"],
+                row["person_hash"],
+                self.open_contact(row) or {},
+                row["wrapped"],
+                row["sequence"],
+            )
+            for row in rows
+        ]
+        return {p.person_hash: p for p in people if p.person_hash}, {p.contact_ref: p for p in people}
+
+    def open_contact(self, row: Any) -> dict[str, Any] | None:
+        """A contact row in clear; None when it was erased."""
+        if row["ciphertext"] is None:
+            return None
+        return unseal(self._service.keys, row["contact_ref"], row["nonce"], row["ciphertext"], row["wrapped"])
+
+    async def contact(self, connection: Connection, contact_ref: str) -> dict[str, Any] | None:
+        row = await connection.fetchrow(self.queries["contact"], contact_ref)
+        return None if row is None else self.open_contact(row)
+
+    async def write_people(
+        self,
+        connection: Connection,
+        people: Sequence[tuple[Person, datetime, Literal["live", "history"]]],
+        now: datetime,
+    ) -> list[Envelope]:
+        """Seals and stores who is new or changed; the events that say so."""
+        due = {p.contact_ref: (p, at, mode) for p, at, mode in people if p.sequence == 0 or p.changed}
+        rows: list[tuple[Person, Sealed]] = []
+        envelopes = []
+        for person, at, mode in due.values():
+            data_key = new_data_key() if person.wrapped is None else unwrap(self._service.keys, person.wrapped)
+            sealed = seal(self._service.keys, person.contact_ref, person.content, data_key)
+            model = ev.ContactRecorded if person.sequence == 0 else ev.ContactChanged
+            person.sequence, person.wrapped, person.changed = person.sequence + 1, sealed.wrapped, False
+            data = model(
+                contact_ref=person.contact_ref,
+                nonce=sealed.nonce,
+                ciphertext=sealed.ciphertext,
+                keys=(ev.WrappedKey(kid=sealed.key_id, recipient=self._service.settings.site, wrapped=sealed.wrapped),),
+            )
+            rows.append((person, sealed))
+            envelopes.append(
+                Envelope(
+                    topic=CONTACT,
+                    id=uuid7(),
+                    source=self._service.source,
+                    type=data.short,
+                    subject=person.contact_ref,
+                    time=at,
+                    recorded=now,
+                    sequence=person.sequence,
+                    mode=mode,
+                    data=data.to_json(),
+                )
+            )
+        if rows:
+            rows.sort(key=lambda row: row[0].contact_ref)
+            await connection.execute(
+                self.queries["contacts_put"],
+                [p.contact_ref for p, _ in rows],
+                [p.person_hash for p, _ in rows],
+                [self.phone_hash(p.content.get("phone")) for p, _ in rows],
+                [s.nonce for _, s in rows],
+                [s.ciphertext for _, s in rows],
+                [s.wrapped for _, s in rows],
+                [p.sequence for p, _ in rows],
+                [now for _ in rows],
+            )
+        return envelopes
+
+    async def write_remarks(self, connection: Connection, remarks: Sequence[tuple[str, int, str | None, str]]) -> None:
+        """What applicants wrote beside ratings, each sealed under its own applicant's key: (code, sequence, ref, text)."""
+        rows = []
+        for code, sequence, contact_ref, text in remarks:
+            contact = await connection.fetchrow(self.queries["contact"], contact_ref)
+            if contact is None or contact["wrapped"] is None:
+                continue  # erased: nobody's words any more
+            data_key = unwrap(self._service.keys, contact["wrapped"])
+            sealed = seal(self._service.keys, f"remark:{code}:{sequence}", {"comment": text}, data_key)
+            rows.append((code, sequence, sealed.nonce, sealed.ciphertext))
+        if rows:
+            await connection.execute(self.queries["remarks_put"], *(list(column) for column in zip(*rows, strict=True)))
+
+    # -- imports
+
+    async def source_number(self, connection: Connection, name: str) -> int:
+        number: int = await connection.fetchval(self.queries["source_number"], name)
+        return number
+
+    async def references(self, connection: Connection, source: int, refs: Sequence[str]) -> dict[str, str]:
+        rows = await connection.fetch(self.queries["references_find"], source, list(refs))
+        return {row["ref"]: row["code"] for row in rows}
+
+    async def imported(self, connection: Connection, source: int, digests: Sequence[UUID]) -> dict[UUID, str]:
+        rows = await connection.fetch(self.queries["imported_find"], source, list(digests))
+        return {row["digest"]: row["code"] for row in rows}
+
+    async def imported_ids(self, connection: Connection, source: int, ids: Sequence[str]) -> dict[str, UUID]:
+        if not ids:
+            return {}
+        rows = await connection.fetch(self.queries["imported_ids_find"], source, list(ids))
+        return {row["id"]: row["digest"] for row in rows}
+
+    async def write_import(
+        self,
+        connection: Connection,
+        source: int,
+        refs: dict[str, str],
+        digests: dict[UUID, str],
+        ids: dict[str, UUID],
+    ) -> None:
+        if refs:
+            await connection.execute(self.queries["references_put"], source, list(refs), list(refs.values()))
+        if digests:
+            await connection.execute(self.queries["imported_put"], source, list(digests), list(digests.values()))
+        if ids:
+            await connection.execute(self.queries["imported_ids_put"], source, list(ids), list(ids.values()))
+
+    # -- answers
+
+    async def answers(self, connection: Connection, keys: Sequence[RequestKey]) -> dict[tuple[str, str, str], Any]:
+        rows = await connection.fetch(
+            self._service.store_queries["answer_find"],
+            [k.subject for k in keys],
+            [k.path for k in keys],
+            [k.key for k in keys],
+        )
+        return {(row["subject"], row["path"], row["key"]): row for row in rows}
+
+
+def _columns(rows: Sequence[tuple[Dossier, datetime | None]]) -> tuple[list[Any], ...]:
+    dossiers = [dossier for dossier, _ in rows]
+    return (
+        [d.code for d in dossiers],
+        [d.agency for d in dossiers],
+        [d.deciding_agency for d in dossiers],
+        [d.procedure for d in dossiers],
+        [d.state for d in dossiers],
+        [d.received_at for d in dossiers],
+        [d.due_at for d in dossiers],
+        [d.paused for d in dossiers],
+        [d.overdue_from for d in dossiers],
+        [tick for _, tick in rows],
+        [d.contact_ref for d in dossiers],
+        [d.sender for d in dossiers],
+        [d.sequence for d in dossiers],
+        [d.recorded for d in dossiers],
+        [to_json(d) for d in dossiers],
+    )

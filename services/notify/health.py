@@ -1,0 +1,104 @@
+"""Which provider is asked: by the bundle's order and by health, and how fast. Pure: time is an argument, in seconds."""
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shared.directory.bundle import ProviderEntry
+
+
+@dataclass(slots=True)
+class Health:
+    """The share of slow or failed calls over a window. A recipient's fault is a call that went well."""
+
+    window: float = 60.0
+    least: int = 5
+    share: float = 0.5
+    slow: float = 5.0
+    _ended: deque[tuple[float, bool]] = field(default_factory=deque)
+    _running: dict[int, float] = field(default_factory=dict)
+    _next: int = 0
+
+    def begin(self, now: float) -> int:
+        """A call begins; the number names it when it ends."""
+        self._next += 1
+        self._running[self._next] = now
+        return self._next
+
+    def end(self, call: int, now: float, *, failed: bool) -> None:
+        began = self._running.pop(call)
+        self._ended.append((now, failed or now - began > self.slow))
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def good(self, now: float) -> bool:
+        """Whether the provider works; a call that still runs and is slow already counts as one that failed."""
+        while self._ended and self._ended[0][0] < now - self.window:
+            self._ended.popleft()
+        hanging = sum(1 for began in self._running.values() if now - began > self.slow)
+        bad = hanging + sum(1 for _, was_bad in self._ended if was_bad)
+        judged = hanging + len(self._ended)
+        return judged < self.least or bad / judged < self.share
+
+
+@dataclass(slots=True)
+class Pace:
+    """At most `per_second` calls begin within any second (below one a second: one in so many seconds)."""
+
+    per_second: float | None
+    _begun: deque[float] = field(default_factory=deque)
+
+    # A little over a second: what is let go here a second apart may arrive there a little closer.
+    _SECOND = 1.02
+
+    def free(self, now: float) -> int:
+        """How many calls may begin now."""
+        if self.per_second is None:
+            return 1_000_000
+        while self._begun and self._begun[0] <= now - self._span:
+            self._begun.popleft()
+        return max(1, int(self.per_second)) - len(self._begun)
+
+    def take(self, now: float) -> None:
+        if self.per_second is not None:
+            self._begun.append(now)
+
+    def wait(self, now: float) -> float:
+        """Seconds until a call may begin."""
+        if self.free(now) > 0 or not self._begun:
+            return 0.0
+        return max(0.0, self._begun[0] + self._span - now)
+
+    @property
+    def _span(self) -> float:
+        rate = self.per_second or 1.0
+        return self._SECOND * max(1, int(rate)) / rate
+
+
+def order_of(providers: Sequence[ProviderEntry], good: Mapping[str, bool], turn: int) -> list[str]:
+    """The names in the order in which they are asked.
+
+    As the bundle lists them; those with an equal `priority` stand together and take turns; the unhealthy stand behind
+    the healthy. If all look bad nothing is changed: it may be our own line.
+    """
+    groups: dict[object, list[str]] = {}
+    for entry in providers:
+        groups.setdefault(entry.name if entry.priority is None else entry.priority, []).append(entry.name)
+    listed = [name for group in groups.values() for name in _turned(group, turn)]
+    if not any(good.get(name, True) for name in listed):
+        return listed
+    return sorted(listed, key=lambda name: not good.get(name, True))
+
+
+def choose(order: Sequence[str], tried: Collection[str], bound: str | None) -> str | None:
+    """The provider to ask next: the one that the notice is bound to, else the first that has not refused it."""
+    if bound is not None:
+        return bound if bound in order else None
+    return next((name for name in order if name not in tried), None)
+
+
+def _turned(group: list[str], turn: int) -> list[str]:
+    start = turn % len(group)
+    return group[start:] + group[:start]
