@@ -13,6 +13,7 @@ import structlog
 
 from deploy.demo.sample import SAMPLE
 from deploy.embedded import EmbeddedBroker, EmbeddedPostgres
+from deploy.logfile import LogFolder
 from deploy.schema import migrate_site
 from deploy.serving import HttpServer, listen
 from deploy.state import BASE_PORT, FolderLock, Ports, State, read_state
@@ -29,8 +30,6 @@ from shared.security.keys import load_keys
 from shared.service import SERVICES, Service
 from shared.settings import Settings
 from shared.store.pool import TRANSIENT_ERRORS, Connection, connect
-
-from deploy.logfile import LogFolder
 
 log = structlog.get_logger("lienthong.site")
 
@@ -128,9 +127,7 @@ class SiteProcess:
         async def make_topics(_: str) -> None:
             await create_topics(bus, list(TOPICS))
 
-        self._broker = EmbeddedBroker(
-            self.data, self._ports.bus, caught_up=self._caught_up, prepare=make_topics
-        )
+        self._broker = EmbeddedBroker(self.data, self._ports.bus, caught_up=self._caught_up, prepare=make_topics)
         await self._broker.start()
         self._watch(self._broker.watch)
 

@@ -107,6 +107,11 @@ class Service:
         """This service applies the events of these topics, each once and in its key's order."""
         self._consumed, self._apply = tuple(topics), apply
 
+    @property
+    def consumes(self) -> tuple[str, ...]:
+        """The topics of the contract whose events this service applies."""
+        return self._consumed
+
     def run_always(self, name: str, loop: Callable[[], Awaitable[None]], *, silent_for: float = 60.0) -> None:
         """A loop of the service; it calls `beat(name)` at each turn, or the service is unhealthy after `silent_for` s."""
         self._loops.append((name, loop))

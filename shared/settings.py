@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     bus_partitions: int = Field(3, ge=1, description="Of topics that are made: commune 3, province 12, nation 48.")
     bus_replication: int = Field(1, ge=1)
     bus_idempotent: bool = Field(False, description="Idempotent producers; Apache Kafka has them.")
+    bus_groups: bool = Field(True, description="Processes of a service share its partitions; false: embedded broker.")
     bus_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     bus_username: str | None = None
     bus_password: SecretStr | None = None
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
             partitions=self.bus_partitions,
             replication=self.bus_replication,
             idempotent=self.bus_idempotent,
+            groups=self.bus_groups,
             security_protocol=self.bus_security,
             username=self.bus_username,
             password=self.bus_password.get_secret_value() if self.bus_password else None,

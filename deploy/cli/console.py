@@ -29,13 +29,13 @@ def complain(lines: Iterable[str]) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], console: Console = out) -> None:
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for name in columns:
         shown.add_column(name, overflow="fold")
     for row in rows:
         shown.add_row(*("" if cell is None else str(cell) for cell in row))
-    out.print(shown)
+    console.print(shown)
 
 
 def progress() -> Progress:

@@ -60,10 +60,14 @@ class Job:
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="NDJSON or CSV; either may be gzip.")],
     data: Data = None,
-    mode: Annotated[Mode, typer.Option(help="live: with transfers and notices. history: states and figures only.")] = Mode.LIVE,
+    mode: Annotated[
+        Mode, typer.Option(help="live: with transfers and notices. history: states and figures only.")
+    ] = Mode.LIVE,
     source: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Whose references (`ref`) these are; default: the file's name up to its first dot."),
+        typer.Option(
+            metavar="NAME", help="Whose references (`ref`) these are; default: the file's name up to its first dot."
+        ),
     ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -99,7 +103,9 @@ def import_(
         )
     else:
         would = "would be " if dry_run else ""
-        say(f"{tally.answered} lines: {tally.applied} {would}applied, {tally.duplicate} duplicate, {tally.refused} refused.")
+        say(
+            f"{tally.answered} lines: {tally.applied} {would}applied, {tally.duplicate} duplicate, {tally.refused} refused."
+        )
         if report:
             say(f"Refused lines, to be corrected and imported: {report}")
     if tally.refused:
@@ -177,10 +183,12 @@ async def _send_chunk(client: SiteClient, job: Job, chunk: Chunk) -> list[dict[s
 def _refusal(chunk: Chunk, answer: Mapping[str, Any]) -> dict[str, str]:
     """A refused line as a row of the report."""
     place = answer["line"] - 1
-    error = answer.get("error") or {}
-    wrongs = error.get("errors") or [{}]
-    said = f"{error.get('code', 'refused')}: {error.get('detail') or wrongs[0].get('detail', '')}"
-    row = {"line": str(chunk.first + place), "error": said, "pointer": str(wrongs[0].get("pointer", ""))}
+    error = answer["error"]
+    row = {
+        "line": str(chunk.first + place),
+        "error": f"{error['code']}: {error['detail']}",
+        "pointer": error.get("pointer", ""),
+    }
     return row | flat(chunk.lines[place])
 
 

@@ -19,7 +19,9 @@ from shared.directory.merge import Difference
 
 SEEN_WITHIN = 10.0  # seconds in which a running service sees a load; each looks twice a second
 
-app = typer.Typer(help="What the site knows of agencies, procedures, calendars.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="What the site knows of agencies, procedures, calendars.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -63,7 +65,9 @@ async def _load(site: KnownSite, file: Path, dry_run: bool, move_open: bool, as_
     try:
         connection = await connect(site.database)
     except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
-        raise CommandFailed(f"the site's database does not answer ({type(error).__name__}): {site.start_hint}.") from None
+        raise CommandFailed(
+            f"the site's database does not answer ({type(error).__name__}): {site.start_hint}."
+        ) from None
     try:
         version, differences = await load_file(connection, file, who="site load", dry_run=dry_run)
     finally:
@@ -95,7 +99,9 @@ async def _seen(client: SiteClient, version: int) -> bool:
         err.print("The services do not run; they will work with it from their next start.")
         return False
     except TimeoutError:
-        raise CommandFailed(f"{', '.join(sorted(waiting))} did not take version {version} within {SEEN_WITHIN:.0f} s.") from None
+        raise CommandFailed(
+            f"{', '.join(sorted(waiting))} did not take version {version} within {SEEN_WITHIN:.0f} s."
+        ) from None
     return True
 
 

@@ -18,7 +18,9 @@ Name = StrEnum("Name", [(name, name) for name in SERVICES])
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The dossier's code (or another topic's key).")]
 
 app = typer.Typer(
-    help="Events that could not be applied: they wait, redacted, with their reason.", no_args_is_help=True, rich_markup_mode=None
+    help="Events that could not be applied: they wait, redacted, with their reason.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -16,7 +16,9 @@ Name = StrEnum("Name", [(name, name) for name in SERVICES])
 def run(
     service: Annotated[Name, typer.Argument(help="Which of the four.")],  # type: ignore[valid-type]
     host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: 8001 to 8004.", show_default=False)] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: 8001 to 8004.", show_default=False)
+    ] = None,
 ) -> None:
     """Run one service, with its settings from the environment (LIENTHONG_…), logging to standard error.
 
@@ -56,7 +58,9 @@ async def _serve(name: str, host: str, port: int) -> None:
     try:
         missing = await missing_for(settings.database_url, name)
     except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
-        raise CommandFailed(f"the database does not answer ({type(error).__name__}): look at LIENTHONG_DATABASE_URL.") from None
+        raise CommandFailed(
+            f"the database does not answer ({type(error).__name__}): look at LIENTHONG_DATABASE_URL."
+        ) from None
     if missing:
         raise CommandFailed(f"the schema of {name} lacks {len(missing)} migrations: run `lienthong migrate` first.")
     try:

@@ -32,7 +32,9 @@ class KnownSite:
     def tokens(self) -> Tokens:
         """Raises CommandFailed when there are no keys: a command never makes a site's keys."""
         if not (self.keys / "site.pem").exists():
-            raise CommandFailed(f"{self.keys} holds no keys: set LIENTHONG_KEYS_DIR, or name the site's folder by --data.")
+            raise CommandFailed(
+                f"{self.keys} holds no keys: set LIENTHONG_KEYS_DIR, or name the site's folder by --data."
+            )
         try:
             return Tokens(load_keys(self.keys), self.code)
         except PermissionError:
@@ -78,9 +80,7 @@ class SiteClient:
         token = self._tokens.issue(self._role, name=self._who, hours=0.25)
         headers = {"Authorization": f"Bearer {token}", **request.pop("headers", {})}
         try:
-            return await self._http.request(
-                method, self.site.urls[service] + path, headers=headers, **request
-            )
+            return await self._http.request(method, self.site.urls[service] + path, headers=headers, **request)
         except httpx.HTTPError as error:
             raise ServiceAway(
                 f"{service} does not answer on {self.site.urls[service]} ({type(error).__name__}): "
@@ -117,7 +117,9 @@ def answered(service: str, response: httpx.Response) -> Any:
         problem = response.json()
         what = problem.get("detail") or problem["title"]
         what += "".join(
-            f"\n  {wrong['pointer'] or '/'}: {wrong['detail']}" for wrong in problem.get("errors", []) if "pointer" in wrong
+            f"\n  {wrong['pointer'] or '/'}: {wrong['detail']}"
+            for wrong in problem.get("errors", [])
+            if "pointer" in wrong
         )
         code = f" ({problem['code']})"
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -27,7 +27,8 @@ def token(
     role: Annotated[OutsideRole, typer.Option(help="What the bearer may do.")],  # type: ignore[valid-type]
     data: Data = None,
     agency: Annotated[
-        str | None, typer.Option(metavar="CODE", help="For whom; without it the whole site, where the role may have that.")
+        str | None,
+        typer.Option(metavar="CODE", help="For whom; without it the whole site, where the role may have that."),
     ] = None,
     subtree: Annotated[bool, typer.Option("--subtree", help="Also the agencies below.")] = False,
     name: Annotated[str, typer.Option(metavar="N", help="Who it is, for the records.")] = "",

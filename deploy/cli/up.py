@@ -18,7 +18,8 @@ from deploy.state import BASE_PORT, State
 def up(
     data: Data = None,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Loaded at the start; a new site without one is the sample province.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Loaded at the start; a new site without one is the sample province."),
     ] = None,
     base_port: Annotated[
         int | None,

@@ -4,7 +4,8 @@ Errors
     EmbeddedError
     ├── DataInUse     another live process of ours runs on this folder
     ├── PortTaken     a foreign process listens on the port
-    └── StartFailed   the program ended, or was not ready in time
+    ├── StartFailed   the program ended, or was not ready in time
+    └── ClientCameFirst   (broker.py) a client used a topic before it was made
 """
 
 import asyncio

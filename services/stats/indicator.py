@@ -12,7 +12,8 @@ whole microseconds since 1970 (UTC), `None` standing for one that never comes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -67,9 +68,9 @@ class Act(NamedTuple):
 _KEPT: Final = frozenset(
     f"dossier.{kind}"
     for kind in (
-        "submitted received refused supplement-requested supplemented payment-requested paid withdrawn stopped"
-        " extended rescheduled digitised resolved rated"
-    ).split()
+        *("submitted", "received", "refused", "supplement-requested", "supplemented", "payment-requested", "paid"),
+        *("withdrawn", "stopped", "extended", "rescheduled", "digitised", "resolved", "rated"),
+    )
 )
 
 
@@ -197,7 +198,7 @@ class _Fold:
             self.flags = (more["listed"], more["digitised"], more["reused"], more["population"], more["with_fee"])
             if kind == "received":
                 self.phase, self.received_at, self.due, self.paused = "pending", act.happened, act.due, act.paused
-                self.pause_began = act.happened
+                self.pause_began, self.pauses = act.happened, 0
         elif kind == "digitised":
             self.digitised_since = True
         elif kind == "refused":
@@ -308,7 +309,7 @@ class Dossier:
     state: int | None = None
     confidential: bool = False
     began: Micros = 0
-    acts: list[Act] = field(default_factory=list)
+    acts: list[Act] = dataclasses.field(default_factory=list)
 
 
 class Opened(NamedTuple):
@@ -345,12 +346,12 @@ class Changes:
     `closed` names stored rectangles by `valid_from`, with the instant from which they are no longer known so.
     """
 
-    opened: list[Opened] = field(default_factory=list)
-    closed: list[tuple[Micros, Micros]] = field(default_factory=list)
-    extensions: list[Counted] = field(default_factory=list)
-    ratings: list[Counted] = field(default_factory=list)
-    undone: list[tuple[str, Micros]] = field(default_factory=list)
-    revisions: list[Revision] = field(default_factory=list)
+    opened: list[Opened] = dataclasses.field(default_factory=list)
+    closed: list[tuple[Micros, Micros]] = dataclasses.field(default_factory=list)
+    extensions: list[Counted] = dataclasses.field(default_factory=list)
+    ratings: list[Counted] = dataclasses.field(default_factory=list)
+    undone: list[tuple[str, Micros]] = dataclasses.field(default_factory=list)
+    revisions: list[Revision] = dataclasses.field(default_factory=list)
 
 
 class Progress:
@@ -369,14 +370,18 @@ class Progress:
         self._before: tuple[Act, ...] = ()
         self._since: Micros = 0
         self._because: Event | None = None
+        self._latest = max((act.undone or act.recorded for act in dossier.acts), default=0)
 
     def take(self, event: Event) -> None:
         """Applies one event; raises Contradiction, and then nothing of it is applied."""
         dossier, data = self.dossier, event.data
+        if event.recorded < self._latest:  # its owner's clock went back: nothing was known before it was stored
+            event = event._replace(recorded=self._latest)
         if data["previous"] != dossier.state:
             raise Contradiction(f"the event moves from {data['previous']}, we hold {dossier.state}")
         if dossier.state is None:
             dossier.agency, dossier.began = data["agency"], event.recorded
+        self._latest = event.recorded
         dossier.state = data["state"]
         dossier.confidential = data["confidential"]
         if event.type == "dossier.corrected":
@@ -521,8 +526,8 @@ def leg_rectangles(acts: Sequence[LegAct]) -> list[tuple[str, Opened]]:
     current: dict[tuple[str, Segment], Micros] = {}
     for at in sorted({act.recorded for act in acts}):
         now = leg_segments([act for act in acts if act.recorded <= at])
-        for known in [k for k in current if k not in now]:
-            done.append((known[0], Opened(known[1], current.pop(known), at)))
+        gone = [known for known in current if known not in now]
+        done += [(agency, Opened(segment, current.pop((agency, segment)), at)) for agency, segment in gone]
         for known in now:
             current.setdefault(known, at)
     return [*done, *((agency, Opened(segment, at, None)) for (agency, segment), at in current.items())]
@@ -588,7 +593,7 @@ def cells(acts: Sequence[Act], start: Micros, judged: Micros) -> frozenset[str]:
         found.add("extended")
     ratings = [a for a in seen if a.kind == "rated"]
     if ratings:
-        last = max(ratings, key=lambda a: a.happened)
+        last = max(ratings, key=lambda a: (a.happened, a.recorded, a.id))
         found |= {"satisfaction.denominator", *(["satisfaction.numerator"] if last.more["content"] else [])}
     return frozenset(found)
 
@@ -618,5 +623,3 @@ def share(numerator: int, denominator: int) -> dict[str, Any]:
 def days(elapsed: Fraction | int) -> float:
     """Microseconds as days."""
     return half_up(Fraction(elapsed) / DAY)
-
-

@@ -5,16 +5,17 @@ contract forbids, and its batches ignore keys.
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 
 from shared.bus.connection import BusSettings
+from shared.bus.topic_ids import topic_ids
 from shared.contracts.envelope import Envelope, encode
 from shared.contracts.events import TOPICS
 from shared.store.relay import Partition, PublishFailed
@@ -25,6 +26,8 @@ WATERMARK_TOPIC = "lienthong.watermark.v1"
 # never expires a batch by itself, and any producer waits 40 s for a topic that does not exist.
 CONFIRM_TIMEOUT = 10.0
 
+MAX_REQUEST = 4 * 1024 * 1024  # bytes; a body over HTTP has at most 1 MiB, its event a little more
+
 
 class Publisher:
     """One process's way to the bus; `lienthong.…` names go in, the site's prefix is added here."""
@@ -34,6 +37,7 @@ class Publisher:
         self._producer: AIOKafkaProducer | None = None
         self._watcher: AIOKafkaConsumer | None = None
         self._starting = asyncio.Lock()
+        self._asking = asyncio.Lock()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> dict[Partition, tuple[int, int]]:
         """Sends all in their order, then gathers the confirmations: first and next offset by partition."""
@@ -47,7 +51,7 @@ class Publisher:
                     sent.append(await producer.send(topic, value=value, key=key, headers=headers))
                 confirmed = await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
-            await self._discard()
+            await self._discard_producer()
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
         offsets: dict[Partition, tuple[int, int]] = {}
         for metadata in confirmed:
@@ -57,27 +61,20 @@ class Publisher:
         return offsets
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        try:
-            async with asyncio.timeout(CONFIRM_TIMEOUT):
-                return await self._ends(topics)
-        except (KafkaError, OSError, TimeoutError) as error:
-            await self._discard()
-            raise PublishFailed(f"{type(error).__name__}: {error}") from error
+        async with self._watching() as watcher:
+            existing = await watcher._client.fetch_all_metadata()  # `partitions_for_topic` knows only topics it reads
+            partitions = [
+                TopicPartition(topic, number)
+                for topic in map(self._settings.topic, topics)
+                for number in existing.partitions_for_topic(topic) or ()
+            ]
+            ends = await watcher.end_offsets(partitions) if partitions else {}
+            return {(self._settings.plain(tp.topic), tp.partition): offset for tp, offset in ends.items()}
 
-    async def _ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        if self._watcher is None:
-            watcher = AIOKafkaConsumer(**self._settings.client(), enable_auto_commit=False)
-            await watcher.start()
-            self._watcher = watcher
-        existing = await self._watcher.topics()
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in map(self._settings.topic, topics)
-            if topic in existing
-            for number in self._watcher.partitions_for_topic(topic) or ()
-        ]
-        ends = await self._watcher.end_offsets(partitions) if partitions else {}
-        return {(self._settings.plain(tp.topic), tp.partition): offset for tp, offset in ends.items()}
+    async def ids(self, topics: Sequence[str]) -> dict[str, str]:
+        async with self._watching() as watcher:
+            found = await topic_ids(watcher._client, [self._settings.topic(name) for name in topics])
+            return {self._settings.plain(topic): id for topic, id in found.items()}
 
     async def create(self, topics: Sequence[str]) -> None:
         """Creates topics as the plan says; one that exists by now is left as it is."""
@@ -100,11 +97,31 @@ class Publisher:
                 producer = await self._started()
                 await producer.send_and_wait(self._settings.topic(WATERMARK_TOPIC), value=value, key=service.encode())
         except (KafkaError, OSError, TimeoutError) as error:
-            await self._discard()
+            await self._discard_producer()
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        await self._discard()
+        await self._discard_producer()
+        await self._discard_watcher()
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[AIOKafkaConsumer]:
+        """The client that asks about topics, for one question at a time; what goes wrong is a PublishFailed."""
+        async with self._asking:
+            try:
+                async with asyncio.timeout(CONFIRM_TIMEOUT):
+                    if self._watcher is None:
+                        watcher = AIOKafkaConsumer(**self._settings.client(), enable_auto_commit=False)
+                        try:
+                            await watcher.start()
+                        except BaseException:
+                            await watcher.stop()
+                            raise
+                        self._watcher = watcher
+                    yield self._watcher
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self._discard_watcher()
+                raise PublishFailed(f"{type(error).__name__}: {error}") from error
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -115,8 +132,9 @@ class Publisher:
                     enable_idempotence=self._settings.idempotent,
                     linger_ms=2,
                     max_batch_size=256 * 1024,
-                    max_request_size=4 * 1024 * 1024,
-                    request_timeout_ms=int(CONFIRM_TIMEOUT * 1000),
+                    max_request_size=MAX_REQUEST,
+                    # Longer than we wait: a batch that expired by itself would let the next one go before it.
+                    request_timeout_ms=int(2 * CONFIRM_TIMEOUT * 1000),
                 )
                 try:
                     await producer.start()
@@ -126,30 +144,53 @@ class Publisher:
                 self._producer = producer
             return self._producer
 
-    async def _discard(self) -> None:
-        clients = self._producer, self._watcher
-        self._producer = self._watcher = None
-        for client in clients:
-            if client is not None:
-                with suppress(KafkaError, OSError, TimeoutError):
-                    async with asyncio.timeout(3.0):
-                        await client.stop()
+    async def _discard_producer(self) -> None:
+        """Lets go of what it has not sent yet: it will be published again, and must not come late and out of order."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        producer._message_accumulator.fail_all(ProducerClosed())
+        if (sender := producer._sender.sender_task) is not None:
+            sender.cancel()
+        await producer.client.close()
+        await _stop(producer)
+
+    async def _discard_watcher(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await _stop(watcher)
+
+
+async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    with suppress(KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(3.0):
+            await client.stop()
 
 
 def new_topic(settings: BusSettings, name: str) -> NewTopic:
     """A topic of the plan. Partitions come from the site's size."""
     topic = TOPICS[name]
-    configs = {"cleanup.policy": topic.cleanup, "min.insync.replicas": str(max(1, settings.replication - 1))}
+    configs = {
+        "cleanup.policy": topic.cleanup,
+        "min.insync.replicas": str(max(1, settings.replication - 1)),
+        "max.message.bytes": str(MAX_REQUEST),
+    }
     if topic.cleanup == "delete":
         configs["retention.ms"] = str(topic.retention_days * 86_400_000)
     return NewTopic(settings.topic(name), settings.partitions, settings.replication, topic_configs=configs)
 
 
 async def create_topics(settings: BusSettings, topics: Sequence[str]) -> None:
-    """Makes topics with the plan's partitions, cleanup and retention; one that exists is left as it is."""
+    """Makes topics with the plan's partitions, cleanup and retention; one that exists is left as it is.
+
+    Raises KafkaError, with the broker's reason, for one that is refused.
+    """
     admin = AIOKafkaAdminClient(**settings.client())
     await admin.start()
     try:
-        await admin.create_topics([new_topic(settings, name) for name in topics])
+        answer = await admin.create_topics([new_topic(settings, name) for name in topics])
     finally:
         await admin.close()
+    for topic, code, *reason in answer.topic_errors:
+        if code not in (NoError.errno, TopicAlreadyExistsError.errno):
+            raise for_code(code)(f"{topic}: {reason}")

@@ -20,7 +20,8 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60000",
 }
 
-# What passes by itself: the connection, the server's state, a deadlock or serialisation conflict, a full disk.
+# What passes by itself: the connection, the server's state, a deadlock or serialisation conflict, a full disk. Among
+# InterfaceErrors asyncpg has one more, for a value that no column takes: `passes_by_itself` knows it apart.
 TRANSIENT_ERRORS = (
     OSError,
     TimeoutError,
@@ -33,6 +34,11 @@ TRANSIENT_ERRORS = (
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.ObjectInUseError,
 )
+
+
+def passes_by_itself(error: BaseException) -> bool:
+    """Whether the same work may succeed when it is tried again."""
+    return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, ValueError)
 
 
 async def _prepare(connection: Connection) -> None:

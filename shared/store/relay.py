@@ -49,6 +49,9 @@ class Bus(Protocol):
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         """The next offset of each partition of those topics that exist."""
 
+    async def ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """The id of those topics that exist: a topic that was lost and made again has another."""
+
     async def create(self, topics: Sequence[str]) -> None:
         """Creates those that do not exist."""
 
@@ -92,6 +95,7 @@ class Relay:
         self.held: set[int] = set()
         self._ends: dict[Partition, int] = {}
         self._ends_written: dict[Partition, int] = {}
+        self._ids: dict[str, str] = {}
         self._emptied: set[str] = set()
         self._next_watch = 0.0
         self.published = 0
@@ -147,15 +151,13 @@ class Relay:
     async def _work(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         loop = asyncio.get_running_loop()
         next_locks = next_watermark = self._next_watch = 0.0
-        self._ends = {
-            (r["topic"], r["partition"]): r["end_offset"]
-            for r in await connection.fetch(self._queries["bus_partitions"])
-        }
         while True:
             self._progress()
             now = loop.time()
             if now >= next_locks and set(self.settings.shards) - self.held:
-                await self._take_locks(connection)
+                if await self._take_locks(connection):
+                    await self._remember_bus(connection)
+                    self._next_watch = 0.0
                 next_locks = now + self.settings.standby_poll
             if not self.held:
                 await asyncio.sleep(self.settings.standby_poll)
@@ -164,32 +166,44 @@ class Relay:
                 await self._watch(connection)
                 self._next_watch = loop.time() + self.settings.watch_every
             self._awake.clear()
-            if await self._publish_page(connection):
-                continue
+            published = await self._publish_page(connection)
+            if published == self.settings.page:
+                continue  # a backlog: nothing is complete yet
             if now >= next_watermark:
                 await self._send_watermark(connection)
                 next_watermark = loop.time() + self.settings.watermark_every
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), self.settings.idle_poll)
+            if not published and not self._emptied:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._awake.wait(), self.settings.idle_poll)
 
-    async def _take_locks(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        for shard in set(self.settings.shards) - self.held:
-            if await connection.fetchval(
+    async def _take_locks(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        """Takes the locks in their order, as far as they are free: who is first gets them all."""
+        before = len(self.held)
+        for shard in sorted(set(self.settings.shards) - self.held):
+            if not await connection.fetchval(
                 "SELECT pg_try_advisory_lock($1 + (hashtext($2) & 4095) * 16, $3)",
                 _LOCK_CLASS,
                 self._schema,
                 shard,
             ):
-                self.held.add(shard)
+                break
+            self.held.add(shard)
+        return len(self.held) > before
 
-    async def _publish_page(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    async def _remember_bus(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """What was written down of the bus, by this relay or by the one before it."""
+        rows = await connection.fetch(self._queries["bus_partitions"])
+        self._ends = {(row["topic"], row["partition"]): row["end_offset"] for row in rows}
+        self._ends_written = dict(self._ends)
+        self._ids = {row["topic"]: row["id"] for row in await connection.fetch(self._queries["bus_topics"])}
+
+    async def _publish_page(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int:
         rows = await connection.fetch(self._queries["unpublished"], sorted(self.held), self.settings.page)
-        if not rows:
-            return False
-        await self._publish([envelope_of(row) for row in rows])
-        await connection.execute(self._queries["published"], [row["position"] for row in rows])
-        self.published += len(rows)
-        return True
+        if rows:
+            await self._publish([envelope_of(row) for row in rows])
+            await connection.execute(self._queries["published"], [row["position"] for row in rows])
+            self.published += len(rows)
+        return len(rows)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         for partition, (first, end) in (await self._bus.publish(envelopes)).items():
@@ -202,27 +216,35 @@ class Relay:
     async def _watch(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Promise 6: what a bus that was emptied has lost is published again, before anything new.
 
-        A topic of ours that does not exist, or whose end lies below what we have seen there, has lost its records. The
-        rebuild is written down before the topic is created, so that a crash in between changes nothing.
+        A topic that we have seen and that does not exist, has another id, or whose end lies below what we have seen there,
+        has lost its records. The rebuild is written down before the topic is created, so that a crash in between changes
+        nothing; it is written down for all shards: who holds the others may not have noticed.
         """
+        ids = await self._bus.ids(self._topics)
         ends = await self._bus.ends(self._topics)
         missing = set(self._topics) - {topic for topic, _ in ends}
         lower = {topic for (topic, number), end in ends.items() if end < self._ends.get((topic, number), 0)}
-        if emptied := sorted(missing | lower | self._emptied):
+        other = {topic for topic, id in ids.items() if self._ids.get(topic, id) != id}
+        if emptied := sorted((missing & set(self._ids)) | lower | other | self._emptied):
             await connection.execute(
                 self._queries["rebuild_begin"],
-                sorted(self.held),
+                SHARDS,
                 timedelta(days=self.settings.window_days),
                 self.settings.window_bytes,
                 [family(topic) for topic in emptied],
             )
             log.warning("bus-emptied", service=self._schema, topics=emptied)
-            if missing:
-                await self._bus.create(sorted(missing))
-                ends = await self._bus.ends(self._topics)
             self._emptied.clear()
+        if missing:
+            await self._bus.create(sorted(missing))
+            ids = await self._bus.ids(self._topics)
+            ends = await self._bus.ends(self._topics)
+        if new := {topic: id for topic, id in ids.items() if self._ids.get(topic) != id}:
+            await connection.execute(self._queries["bus_topic_put"], list(new), list(new.values()))
+            self._ids |= new
+        self._ends = dict(ends)
         if ends != self._ends_written:
-            self._ends, self._ends_written = dict(ends), dict(ends)
+            self._ends_written = dict(ends)
             names = sorted(ends)
             await connection.execute(
                 self._queries["bus_partition_put"],
@@ -248,9 +270,10 @@ class Relay:
             self.rebuilds += 1
 
     async def _send_watermark(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        if self.held == set(self.settings.shards):
-            upto = await connection.fetchval(self._queries["complete_before"], sorted(self.held))
-            await self._bus.watermark(self._schema, dict(self._ends), upto)
+        if self.alone:
+            began = await connection.fetchval(self._queries["under_way"])
+            waiting = await connection.fetchval(self._queries["oldest_unpublished"])
+            await self._bus.watermark(self._schema, dict(self._ends), min(began, waiting or began))
 
 
 class Waker:

@@ -152,8 +152,12 @@ def common_routes(service: Service) -> APIRouter:
 
     @routes.get("/v1/site", tags=["internal"])
     async def site(who: Asking) -> dict[str, Any]:
-        """The version of the directory that this service works with."""
-        return {"site": service.settings.site, "version": service.directory.version}
+        """The version of the directory that this service works with, and the topics whose events it applies."""
+        return {
+            "site": service.settings.site,
+            "version": service.directory.version,
+            "consumes": list(service.consumes),
+        }
 
     return routes
 

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.embedded import DataInUse, EmbeddedBroker, EmbeddedPostgres, PortTaken, make_topics
+from deploy.embedded.broker import ClientCameFirst
 from deploy.embedded.process import running_in
 
 TOPIC = "lienthong.dossier.v1"
@@ -314,17 +315,55 @@ async def test_killed_broker_comes_back_on_its_port_with_its_topics(folder: Path
     assert not broker.alive
 
 
-async def test_a_topic_made_by_naming_it_is_made_anew(folder: Path) -> None:
+async def test_a_topic_made_by_naming_it_is_not_kept(folder: Path) -> None:
     broker = EmbeddedBroker(folder, free_port())
     bootstrap = await broker.start()
-    stranger = AIOKafkaProducer(bootstrap_servers=bootstrap)
-    await stranger.start()
-    made = len(await stranger.partitions_for(TOPIC))
-    await stranger.stop()
-    await make_topic(bootstrap)
-    assert made != PARTITIONS
+    await name_topic(bootstrap)
+    assert await partitions(bootstrap) != PARTITIONS
+    with pytest.raises(ClientCameFirst):
+        await make_topic(bootstrap)
+    await broker.stop()
+
+
+async def test_a_life_in_which_a_client_came_first_ends_at_once(folder: Path) -> None:
+    lives = []
+
+    async def prepare(bootstrap: str) -> None:
+        lives.append(broker.pid)
+        if len(lives) == 1:
+            await name_topic(bootstrap)
+        await make_topic(bootstrap)
+
+    broker = EmbeddedBroker(folder, free_port(), prepare=prepare)
+    bootstrap = await broker.start()
+    assert len(set(lives)) == 2
     assert await partitions(bootstrap) == PARTITIONS
     await broker.stop()
+
+
+async def test_records_confirmed_before_their_topic_was_made_end_the_life(folder: Path) -> None:
+    broker = EmbeddedBroker(folder, free_port(), prepare=make_topic)
+    bootstrap = await broker.start()
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", metadata_max_age_ms=300_000)
+    await producer.start()
+    await producer.send_and_wait(TOPIC, b"before", key=b"H55.242")
+    await broker.stop()
+
+    bare = EmbeddedBroker(folder, int(bootstrap.rpartition(":")[2]))  # the producer still believes in the topic
+    await bare.start()
+    await asyncio.wait_for(producer.send_and_wait(TOPIC, b"into the void", key=b"H55.242"), 20)
+    with pytest.raises(ClientCameFirst, match="has written"):
+        await make_topic(bootstrap)
+    await producer.stop()
+    await bare.stop()
+
+
+async def name_topic(bootstrap: str) -> None:
+    """As a client does that knows no better: asking for the topic makes it."""
+    stranger = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await stranger.start()
+    await stranger.partitions_for(TOPIC)
+    await stranger.stop()
 
 
 async def fill(producer: AIOKafkaProducer, megabytes: int) -> None:

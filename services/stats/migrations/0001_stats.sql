@@ -178,8 +178,10 @@ CREATE INDEX restatement_agency ON restatement (agency, number);
 CREATE INDEX restatement_unpublished ON restatement (agency, from_day) WHERE NOT published;
 
 -- Agencies whose figures events have moved since the last snapshot.
+CREATE SEQUENCE mark;
 CREATE TABLE moved (
-    agency text PRIMARY KEY
+    agency text PRIMARY KEY,
+    mark   bigint NOT NULL
 );
 
 -- What was last published of an agency and period, and the sequence of its key.

@@ -1,0 +1,234 @@
+-- The statements of notify. Rows go in as one JSON array: a batch is one statement.
+
+-- name: dossiers_lock
+SELECT code, state, agency, deciding_agency, procedure, contact_ref, return_by, received_at, due_at, fee, paid,
+       last_paid, sequence, recorded
+FROM notify.dossier WHERE code = ANY ($1::text[]) ORDER BY code FOR UPDATE
+
+-- name: dossiers_put
+INSERT INTO notify.dossier
+SELECT * FROM jsonb_populate_recordset(NULL::notify.dossier, $1)
+ON CONFLICT (code) DO UPDATE SET state = excluded.state, agency = excluded.agency,
+    deciding_agency = excluded.deciding_agency, procedure = excluded.procedure, contact_ref = excluded.contact_ref,
+    return_by = excluded.return_by, received_at = excluded.received_at, due_at = excluded.due_at, fee = excluded.fee,
+    paid = excluded.paid, last_paid = excluded.last_paid, sequence = excluded.sequence, recorded = excluded.recorded
+
+-- name: dossiers_publish
+UPDATE notify.dossier d SET sequence = n.sequence, recorded = n.recorded
+FROM unnest($1::text[], $2::int[], $3::timestamptz[]) AS n(code, sequence, recorded)
+WHERE d.code = n.code
+
+-- name: contacts
+SELECT contact_ref, nonce, ciphertext, wrapped FROM notify.contact WHERE contact_ref = ANY ($1::text[])
+
+-- name: contacts_put
+INSERT INTO notify.contact (contact_ref, nonce, ciphertext, wrapped)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+ON CONFLICT (contact_ref) DO UPDATE SET nonce = excluded.nonce, ciphertext = excluded.ciphertext,
+    wrapped = excluded.wrapped
+
+-- name: waiting_dossiers
+-- Of the acts that wait for these contacts.
+SELECT DISTINCT dossier FROM notify.telling WHERE contact_ref = ANY ($1::text[])
+
+-- name: tellings_of_contacts
+SELECT event, dossier, agency, act, happened, recorded, contact_ref, facts, met_by, decide_by
+FROM notify.telling WHERE contact_ref = ANY ($1::text[]) AND dossier = ANY ($2::text[])
+
+-- name: tellings_due
+-- Acts that have waited long enough, and those whose contact came while another process decided that it had not.
+SELECT t.event, t.dossier, t.agency, t.act, t.happened, t.recorded, t.contact_ref, t.facts, t.met_by, t.decide_by
+FROM notify.telling t
+WHERE t.decide_by <= $1 OR EXISTS (SELECT 1 FROM notify.contact c WHERE c.contact_ref = t.contact_ref)
+ORDER BY t.decide_by LIMIT 500
+
+-- name: tellings_put
+INSERT INTO notify.telling (event, dossier, agency, act, happened, recorded, contact_ref, facts, decide_by)
+SELECT event, dossier, agency, act, happened, recorded, contact_ref, facts, decide_by
+FROM jsonb_populate_recordset(NULL::notify.telling, $1)
+
+-- name: tellings_met
+UPDATE notify.telling t SET met_by = n.event
+FROM unnest($1::text[], $2::text[], $3::uuid[]) AS n(dossier, act, event)
+WHERE t.dossier = n.dossier AND t.act = n.act AND t.met_by IS NULL
+
+-- name: tellings_take
+-- An act is decided once: by who takes its row.
+DELETE FROM notify.telling WHERE event = ANY ($1::uuid[]) RETURNING event
+
+-- name: untold_put
+INSERT INTO notify.untold (event, dossier, act, recorded, reason)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[])
+ON CONFLICT (event) DO NOTHING
+
+-- name: notices_put
+INSERT INTO notify.notice SELECT * FROM jsonb_populate_recordset(NULL::notify.notice, $1)
+
+-- name: notices_unsent
+-- Those that an act of their dossier may overtake.
+SELECT * FROM notify.notice
+WHERE dossier = ANY ($1::text[]) AND state IN ('planned', 'held') AND matter IS NOT NULL
+ORDER BY id FOR UPDATE
+
+-- name: notices_unsent_of_contacts
+SELECT n.* FROM notify.notice n
+WHERE n.recipient = ANY ($1::text[]) AND n.state IN ('planned', 'held') AND n.dossier = ANY ($2::text[])
+ORDER BY n.id FOR UPDATE
+
+-- name: dossiers_of_contacts
+SELECT code FROM notify.dossier WHERE contact_ref = ANY ($1::text[])
+
+-- name: notices_lock
+SELECT * FROM notify.notice WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+
+-- name: notice_dossiers
+SELECT DISTINCT dossier FROM notify.notice WHERE id = ANY ($1::uuid[])
+
+-- name: notices_move
+UPDATE notify.notice n SET state = u.state, provider = u.provider, attempts = u.attempts, rounds = u.rounds,
+    tried = u.tried, asked = u.asked, bound = u.bound, in_flight = u.in_flight, due = u.due, next_at = u.next_at,
+    held_until = u.held_until, sent_at = u.sent_at, delivered_at = u.delivered_at, post_at = u.post_at,
+    reason = u.reason
+FROM jsonb_populate_recordset(NULL::notify.notice, $1) u
+WHERE n.id = u.id
+
+-- name: notices_forget
+-- Erased: what was sealed for these people goes with their key.
+UPDATE notify.notice SET nonce = NULL, ciphertext = NULL, wrapped = NULL
+WHERE dossier = ANY ($1::text[]) AND recipient = ANY ($2::text[]) AND wrapped IS NOT NULL
+
+-- name: orders_forget
+UPDATE notify.postal_order SET nonce = NULL, ciphertext = NULL, wrapped = NULL,
+    due = false, next_at = NULL, state = CASE WHEN state = 'planned' THEN 'cancelled' ELSE state END
+WHERE contact_ref = ANY ($1::text[]) AND wrapped IS NOT NULL
+
+-- name: texts_forget
+-- Texts that are older than they are kept.
+UPDATE notify.notice SET nonce = NULL, ciphertext = NULL, wrapped = NULL
+WHERE id IN (SELECT id FROM notify.notice WHERE id < $1 AND id > $2 AND wrapped IS NOT NULL
+             AND state NOT IN ('planned', 'held') ORDER BY id LIMIT 1000)
+RETURNING id
+
+-- name: look
+-- Whether there is anything to do at this instant: one statement for an idle second.
+SELECT EXISTS (SELECT 1 FROM notify.notice WHERE due) AS due,
+       EXISTS (SELECT 1 FROM notify.notice WHERE next_at <= $1) AS retry,
+       EXISTS (SELECT 1 FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight) AS held,
+       EXISTS (SELECT 1 FROM notify.notice WHERE state IN ('planned', 'held', 'unknown') AND expires_at <= $1) AS expired,
+       EXISTS (SELECT 1 FROM notify.notice WHERE post_at IS NOT NULL
+               AND (post_at <= $1 OR state IN ('failed', 'expired'))) AS post,
+       EXISTS (SELECT 1 FROM notify.telling) AS tellings,
+       EXISTS (SELECT 1 FROM notify.postal_order WHERE due OR next_at <= $1) AS orders
+
+-- name: notices_retry
+UPDATE notify.notice SET due = true, next_at = NULL
+WHERE id IN (SELECT id FROM notify.notice WHERE next_at <= $1 ORDER BY next_at LIMIT 1000)
+
+-- name: notices_release
+-- The quiet hours are over: what was held goes out in the order planned.
+UPDATE notify.notice SET due = true
+WHERE id IN (SELECT id FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight ORDER BY id LIMIT 5000)
+
+-- name: notices_to_hold
+SELECT id FROM notify.notice WHERE due AND NOT bound AND state = 'planned' ORDER BY id LIMIT 1000
+
+-- name: notices_due
+-- In the order planned, and of each recipient only the first that is unsent: the next follows when that has gone.
+SELECT id, dossier, recipient, state, provider, bound, tried, nonce, ciphertext, wrapped
+FROM notify.notice n
+WHERE due AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                          AND e.state IN ('planned', 'held') AND e.id < n.id)
+ORDER BY id LIMIT $1
+
+-- name: notices_begin
+-- The attempt is on record before the provider is called; a notice that was overtaken meanwhile is not begun.
+UPDATE notify.notice n
+SET due = false, in_flight = true, state = 'planned', provider = b.provider, attempts = n.attempts + 1, mark = b.mark,
+    asked = CASE WHEN b.provider = ANY (n.asked) THEN n.asked ELSE n.asked || b.provider END
+FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS b(id, provider, mark)
+WHERE n.id = b.id AND n.due
+RETURNING n.id
+
+-- name: notices_in_flight
+SELECT id, provider, mark FROM notify.notice WHERE in_flight ORDER BY id
+
+-- name: notices_expired
+SELECT id FROM notify.notice
+WHERE state IN ('planned', 'held', 'unknown') AND expires_at <= $1 AND NOT in_flight ORDER BY expires_at LIMIT 500
+
+-- name: notices_for_post
+SELECT id FROM notify.notice
+WHERE post_at IS NOT NULL AND (post_at <= $1 OR state IN ('failed', 'expired')) ORDER BY post_at LIMIT 100
+
+-- name: notice_sealed
+SELECT id, recipient, nonce, ciphertext, wrapped FROM notify.notice WHERE id = ANY ($1::uuid[]) AND wrapped IS NOT NULL
+
+-- name: notices_page
+SELECT n.id, n.dossier, n.act, n.channel, n.provider, n.state, n.reason, n.parts, n.planned_at, n.sent_at,
+       n.delivered_at, n.recipient, n.nonce, n.ciphertext, n.wrapped
+FROM notify.notice n JOIN notify.dossier d ON d.code = n.dossier
+WHERE ($1::text IS NULL OR n.dossier = $1) AND ($2::text IS NULL OR n.state = $2)
+  AND ($3::text[] IS NULL OR d.agency = ANY ($3) OR d.deciding_agency = ANY ($3))
+  AND ($4::uuid IS NULL OR n.id > $4)
+ORDER BY n.id LIMIT $5
+
+-- name: orders_put
+INSERT INTO notify.postal_order SELECT * FROM jsonb_populate_recordset(NULL::notify.postal_order, $1)
+
+-- name: orders_lock
+SELECT * FROM notify.postal_order WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+
+-- name: orders_cancel
+-- Letters that were overtaken before the carrier had them.
+UPDATE notify.postal_order SET state = 'cancelled', due = false, next_at = NULL, changed_at = $2
+WHERE notice = ANY ($1::uuid[]) AND state = 'planned'
+
+-- name: orders_move
+UPDATE notify.postal_order o SET state = u.state, due = u.due, in_flight = u.in_flight, rounds = u.rounds,
+    next_at = u.next_at, amount = u.amount, reason = u.reason, changed_at = u.changed_at
+FROM jsonb_populate_recordset(NULL::notify.postal_order, $1) u
+WHERE o.id = u.id
+
+-- name: orders_due
+SELECT id, dossier, agency, kind, carrier, fee_to_collect, planned_at, contact_ref, nonce, ciphertext, wrapped
+FROM notify.postal_order WHERE due OR next_at <= $1 ORDER BY id LIMIT $2
+
+-- name: orders_begin
+UPDATE notify.postal_order o SET due = false, next_at = NULL, in_flight = true, mark = $2, carrier = $3
+WHERE o.id = ANY ($1::uuid[]) AND (o.due OR o.next_at IS NOT NULL) AND o.state = 'planned'
+RETURNING o.id
+
+-- name: orders_in_flight
+SELECT id, carrier, mark FROM notify.postal_order WHERE in_flight ORDER BY id
+
+-- name: orders_page
+SELECT o.id, o.dossier, o.agency, o.kind, o.carrier, o.state, o.fee_to_collect, o.amount, o.reason, o.planned_at,
+       o.changed_at, o.notice
+FROM notify.postal_order o JOIN notify.dossier d ON d.code = o.dossier
+WHERE ($1::text IS NULL OR o.dossier = $1) AND ($2::text IS NULL OR o.state = $2)
+  AND ($3::text[] IS NULL OR d.agency = ANY ($3) OR d.deciding_agency = ANY ($3))
+  AND ($4::uuid IS NULL OR o.id > $4)
+ORDER BY o.id LIMIT $5
+
+-- name: told
+-- By the hour in which intake recorded the act: what asked for a notice, what was planned, what has a reason, what waits.
+SELECT hour, act, count(*) AS asked, count(*) FILTER (WHERE kind = 'notice') AS notices,
+       count(*) FILTER (WHERE kind = 'reason') AS reasons, count(*) FILTER (WHERE kind = 'neither') AS neither
+FROM (
+    SELECT date_trunc('hour', act_recorded) AS hour, act, event, 'notice' AS kind FROM notify.notice
+    WHERE ($1::timestamptz IS NULL OR act_recorded >= $1) GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT date_trunc('hour', recorded), act, event, 'reason' FROM notify.untold
+    WHERE $1::timestamptz IS NULL OR recorded >= $1
+    UNION ALL
+    SELECT date_trunc('hour', recorded), act, event, 'neither' FROM notify.telling
+    WHERE $1::timestamptz IS NULL OR recorded >= $1) t
+GROUP BY hour, act ORDER BY hour, act
+
+-- name: told_missing
+SELECT DISTINCT dossier FROM notify.telling
+WHERE $1::timestamptz IS NULL OR recorded >= $1 ORDER BY dossier LIMIT 100
+
+-- name: untold_reasons
+SELECT reason, count(*) AS acts FROM notify.untold
+WHERE $1::timestamptz IS NULL OR recorded >= $1 GROUP BY reason ORDER BY reason

@@ -1,0 +1,205 @@
+"""Official documents between agencies (văn bản liên thông), with the states of eDoc; for documents, not for dossiers.
+
+Pure. A document arrives (01); its receiver refuses it (02) or accepts it (03), assigns it (04), works on it (05) and is
+done (06). Its sender may ask to take it back (13); the receiver agrees (15), or refuses (16) and works on from where it
+was. A document of kind 1, 2 or 3 (recall, update, replacement) asks the same of the one that it refers to.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from types import MappingProxyType
+from typing import Final, Literal
+
+from shared.contracts.codes import uuid7
+from shared.contracts.envelope import Envelope
+from shared.contracts.events import (
+    DocumentAccepted,
+    DocumentArrived,
+    DocumentAssigned,
+    DocumentEvent,
+    DocumentFinished,
+    DocumentRecallAccepted,
+    DocumentRecallRefused,
+    DocumentRecallRequested,
+    DocumentRefused,
+    DocumentSent,
+    DocumentStarted,
+    DocumentState,
+)
+
+DOCUMENT_TOPIC: Final = "lienthong.document.v1"
+
+Operation = Literal["accept", "refuse", "assign", "start", "finish", "recall", "recall-accept", "recall-refuse"]
+SENDER_OPERATIONS: Final[tuple[Operation, ...]] = ("recall",)
+
+MOVES: Final[Mapping[Operation, tuple[frozenset[str], DocumentState]]] = MappingProxyType(
+    {
+        "accept": (frozenset({"01"}), "03"),
+        "refuse": (frozenset({"01"}), "02"),
+        "assign": (frozenset({"03", "04"}), "04"),
+        "start": (frozenset({"03", "04"}), "05"),
+        "finish": (frozenset({"05"}), "06"),
+        "recall": (frozenset({"01", "03", "04", "05", "06"}), "13"),
+        "recall-accept": (frozenset({"13"}), "15"),
+        "recall-refuse": (frozenset({"13"}), "16"),
+    }
+)
+"""For each operation the states that it starts from, and the one that it leads to."""
+
+KINDS: Final = MappingProxyType({1: "thu hồi", 2: "cập nhật", 3: "thay thế"})
+_NOT_SAFE: Final = re.compile(r"[^0-9A-Za-z.]+")
+
+
+class DocumentRefusal(Exception):
+    """The document's state does not allow the operation; `allowed` are those that it does."""
+
+    def __init__(self, state: str, allowed: Sequence[str]) -> None:
+        super().__init__(state)
+        self.state, self.allowed = state, tuple(allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document. `before`: the state that work goes on from after a refused recall; `version` its event sequence."""
+
+    id: str
+    number: str
+    date: date
+    kind: int
+    sender: str
+    receiver: str
+    title: str
+    state: DocumentState
+    sent_at: datetime
+    changed_at: datetime
+    dossier: str | None = None
+    replaces: str | None = None
+    ref: str | None = None
+    digest: str | None = None
+    before: DocumentState | None = None
+    assignee: str | None = None
+    reason: str | None = None
+    version: int = 2
+    recorded: datetime | None = None
+
+
+def document_id(sender: str, day: date, number: str) -> str:
+    """Organisation, date and number, as one segment of a path: `H55.242`, 2026-11-23 and `12/QĐ-UBND` give
+    `H55.242-2026-11-23-12-QD-UBND`.
+
+    The number is written without tones (đ as d); whatever is no Latin letter, digit or point becomes one hyphen. Raises
+    ValueError for a number of which nothing is left.
+    """
+    plain = unicodedata.normalize("NFD", number.replace("đ", "d").replace("Đ", "D"))
+    letters = "".join(character for character in plain if not unicodedata.combining(character))
+    safe = _NOT_SAFE.sub("-", letters).strip("-.")
+    if not safe:
+        raise ValueError("the document's number has neither letters nor digits")
+    return f"{sender}-{day:%Y-%m-%d}-{safe}"
+
+
+def allowed(document: Document) -> tuple[Operation, ...]:
+    """The operations that the document's state allows."""
+    state = document.before if document.state == "16" else document.state
+    return tuple(operation for operation, (states, _) in MOVES.items() if state in states)
+
+
+def sent(document: Document) -> list[DocumentEvent]:
+    """A new document: within one site it is sent and has arrived in the same breath."""
+    said = {"title": document.title, "replaces": document.replaces, "ref": document.ref, "digest": document.digest}
+    return [DocumentSent(**_base(document), **said), DocumentArrived(**_base(document), **said)]
+
+
+def move(
+    document: Document,
+    operation: Operation,
+    now: datetime,
+    *,
+    reason: str | None = None,
+    assignee: str | None = None,
+) -> tuple[Document, DocumentEvent]:
+    """The document after the operation, and the event that says so. Raises DocumentRefusal.
+
+    `reason` belongs to refuse, recall and recall-refuse, `assignee` to assign.
+    """
+    may = allowed(document)
+    if operation not in may:
+        raise DocumentRefusal(document.state, may)
+    moved = replace(
+        document,
+        state=MOVES[operation][1],
+        before=_before(document, operation),
+        changed_at=max(now, document.changed_at),
+        reason=reason if reason is not None else document.reason,
+        assignee=assignee if assignee is not None else document.assignee,
+        version=document.version + 1,
+    )
+    base = _base(moved)
+    match operation:
+        case "accept":
+            return moved, DocumentAccepted(**base)
+        case "refuse":
+            return moved, DocumentRefused(**base, reason=reason)
+        case "assign":
+            return moved, DocumentAssigned(**base, assignee=assignee)
+        case "start":
+            return moved, DocumentStarted(**base)
+        case "finish":
+            return moved, DocumentFinished(**base)
+        case "recall":
+            return moved, DocumentRecallRequested(**base, reason=reason)
+        case "recall-accept":
+            return moved, DocumentRecallAccepted(**base)
+        case "recall-refuse":
+            return moved, DocumentRecallRefused(**base, reason=reason)
+
+
+def referred(earlier: Document, by: Document, now: datetime) -> tuple[Document, DocumentEvent] | None:
+    """What a document of kind 1, 2 or 3 does to the one that it refers to: its receiver is asked to agree.
+
+    None: the earlier one was refused or taken back already, or is being asked for, so that there is nothing to ask.
+    """
+    if "recall" not in allowed(earlier):
+        return None
+    return move(earlier, "recall", now, reason=f"Văn bản {by.number} {KINDS[by.kind]} văn bản này.")
+
+
+def _before(document: Document, operation: Operation) -> DocumentState | None:
+    """The place to which work returns if a recall is refused: kept while it is asked for and once it is refused."""
+    if operation == "recall":
+        return document.before if document.state == "16" else document.state
+    return document.before if operation == "recall-refuse" else None
+
+
+def _base(document: Document) -> dict[str, object]:
+    return {
+        "document": document.id,
+        "number": document.number,
+        "date": document.date.isoformat(),
+        "kind": document.kind,
+        "from_agency": document.sender,
+        "to": document.receiver,
+        "state": document.state,
+        "dossier": document.dossier,
+    }
+
+
+def envelope_of(
+    document: Document, event: DocumentEvent, sequence: int, recorded: datetime, source: str
+) -> Envelope:
+    """The event on the document's own line."""
+    return Envelope(
+        topic=DOCUMENT_TOPIC,
+        id=uuid7(),
+        source=source,
+        type=event.short,
+        subject=document.id,
+        time=document.changed_at,
+        recorded=recorded,
+        sequence=sequence,
+        mode="live",
+        data=event.to_json(),
+    )

@@ -1,0 +1,220 @@
+"""All SQL of routing: dossiers with their walks, transfers for the lists, documents."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from services.routing.document import Document
+from services.routing.dossier import Dossier
+from services.routing.transfer import OPERATIONS, Transfer, Walk
+from shared.contracts.events import Paper, RouteStep, TransferState
+from shared.store.pool import Connection
+from shared.store.queries import Queries
+
+STEPS = TypeAdapter(tuple[RouteStep, ...])
+PAPERS = TypeAdapter(tuple[Paper, ...])
+EVERY_STATE: tuple[TransferState, ...] = tuple(OPERATIONS)
+BEFORE_ALL = UUID(int=0)
+
+_DOSSIER = (
+    "code",
+    "state",
+    "agency",
+    "deciding_agency",
+    "procedure",
+    "confidential",
+    "due_at",
+    "routed",
+    "last_event",
+    "transfer_sequence",
+    "transfer_recorded",
+    "public_sequence",
+    "public_recorded",
+)
+_TRANSFER = (
+    "id",
+    "dossier",
+    "leg",
+    "step",
+    "sender",
+    "receiver",
+    "state",
+    "attempt",
+    "due_at",
+    "asked_at",
+    "changed_at",
+    "version",
+    "reason",
+    "need",
+    "result",
+    "note",
+    "documents",
+    "redirected_from",
+    "no_target",
+    "undone",
+    "replaces",
+    "replaced_by",
+)
+_DOCUMENT = (
+    "id",
+    "number",
+    "date",
+    "kind",
+    "sender",
+    "receiver",
+    "title",
+    "state",
+    "sent_at",
+    "changed_at",
+    "dossier",
+    "replaces",
+    "ref",
+    "digest",
+    "before",
+    "assignee",
+    "reason",
+    "version",
+    "recorded",
+)
+
+
+class Store:
+    """Reads and writes within the caller's transaction. A dossier's row is the lock of all that belongs to it."""
+
+    def __init__(self, schema: str) -> None:
+        self._queries = Queries("services.routing", schema)
+
+    # -------------------------------------------------------------------------------------- dossiers and walks
+
+    async def lock(self, connection: Connection, codes: Collection[str]) -> dict[str, Dossier]:
+        """The dossiers that exist, locked in the order of their codes."""
+        rows = await connection.fetch(self._queries["dossiers_lock"], sorted(codes))
+        return {row["code"]: Dossier(*row.values()) for row in rows}
+
+    async def walks(self, connection: Connection, dossiers: Sequence[Dossier]) -> dict[str, Walk]:
+        """The walks of these dossiers, which are locked and have a route."""
+        if not dossiers:
+            return {}
+        codes = [dossier.code for dossier in dossiers]
+        walks = {d.code: Walk(d.code, d.agency, d.state, d.due_at) for d in dossiers}
+        for row in await connection.fetch(self._queries["routes"], codes):
+            walk = walks[row["dossier"]]
+            walk.route, walk.started, walk.entered = STEPS.validate_json(row["steps"]), row["started"], row["entered"]
+        for row in await connection.fetch(self._queries["transfers_of_walks"], codes):
+            walks[row["dossier"]].transfers[row["id"]] = transfer_of(row)
+        return walks
+
+    async def write(self, connection: Connection, dossiers: Sequence[Dossier], walks: Iterable[Walk]) -> None:
+        """Writes dossiers that are locked or new, and what has changed of their walks: at most three statements."""
+        if dossiers:
+            await connection.execute(self._queries["dossiers_write"], *_columns(dossiers, _DOSSIER))
+        walks = list(walks)
+        if routes := [walk for walk in walks if walk.route_changed]:
+            await connection.execute(
+                self._queries["routes_write"],
+                [walk.dossier for walk in routes],
+                [STEPS.dump_json(walk.route).decode() for walk in routes],
+                [walk.started for walk in routes],
+                [walk.entered for walk in routes],
+            )
+        if changed := [walk.transfers[each] for walk in walks for each in walk.changed]:
+            columns = _columns(changed, _TRANSFER)
+            papers = _TRANSFER.index("documents")
+            columns[papers] = [PAPERS.dump_json(transfer.documents).decode() for transfer in changed]
+            await connection.execute(self._queries["transfers_write"], *columns)
+
+    # ----------------------------------------------------------------------------------------------- transfers
+
+    async def transfer(self, connection: Connection, which: UUID) -> tuple[Transfer, int] | None:
+        """A transfer and its dossier's state."""
+        row = await connection.fetchrow(self._queries["transfer"], which)
+        return None if row is None else (transfer_of(row), row["dossier_state"])
+
+    async def transfers(
+        self,
+        connection: Connection,
+        *,
+        dossier: str | None,
+        agency: str | None,
+        state: TransferState | None,
+        scope: Collection[str] | None,
+        after: UUID | None,
+        limit: int,
+    ) -> list[tuple[Transfer, int]]:
+        """A page by id: transfers whose sender or receiver is `agency`, as far as they are in `scope` (None: all)."""
+        states = list(EVERY_STATE if state is None else (state,))
+        mine = None if scope is None else sorted(scope)
+        after = after or BEFORE_ALL
+        if dossier is not None:
+            arguments: tuple[Any, ...] = (dossier, after, states, agency, mine, limit)
+            rows = await connection.fetch(self._queries["transfers_of_dossier"], *arguments)
+        elif agency is not None or mine is not None:
+            agencies = mine if agency is None else [agency]
+            rows = await connection.fetch(
+                self._queries["transfers_of_agencies"], agencies, after, states, mine if agency else None, limit
+            )
+        else:
+            rows = await connection.fetch(self._queries["transfers_of_site"], after, states, limit)
+        return [(transfer_of(row), row["dossier_state"]) for row in rows]
+
+    async def open_at(self, connection: Connection, agencies: Collection[str], limit: int) -> dict[str, list[UUID]]:
+        """The open transfers that lie with these agencies, by dossier."""
+        found: dict[str, list[UUID]] = {}
+        for row in await connection.fetch(self._queries["transfers_at"], sorted(agencies), limit):
+            found.setdefault(row["dossier"], []).append(row["id"])
+        return found
+
+    # ----------------------------------------------------------------------------------------------- documents
+
+    async def document(self, connection: Connection, which: str, *, lock: bool = False) -> Document | None:
+        row = await connection.fetchrow(self._queries["document_lock" if lock else "document"], which)
+        return None if row is None else document_of(row)
+
+    async def add_document(self, connection: Connection, document: Document) -> bool:
+        """False when a document of this id exists."""
+        values = [getattr(document, name) for name in _DOCUMENT if name not in ("before", "assignee", "reason")]
+        return await connection.fetchval(self._queries["document_add"], *values) is not None
+
+    async def move_document(self, connection: Connection, document: Document) -> None:
+        names = ("id", "state", "before", "changed_at", "assignee", "reason", "version", "recorded")
+        await connection.execute(self._queries["document_move"], *(getattr(document, name) for name in names))
+
+    async def documents(
+        self,
+        connection: Connection,
+        *,
+        dossier: str | None,
+        agency: str | None,
+        state: str | None,
+        scope: Collection[str] | None,
+        after: int,
+        limit: int,
+    ) -> list[tuple[int, Document]]:
+        """A page in the order of arrival, each with its number in it; as `transfers`."""
+        mine = None if scope is None else sorted(scope)
+        if dossier is not None:
+            arguments: tuple[Any, ...] = (dossier, after, state, agency, mine, limit)
+            rows = await connection.fetch(self._queries["documents_of_dossier"], *arguments)
+        elif agency is not None or mine is not None:
+            agencies = mine if agency is None else [agency]
+            rows = await connection.fetch(
+                self._queries["documents_of_agencies"], agencies, after, state, mine if agency else None, limit
+            )
+        else:
+            rows = await connection.fetch(self._queries["documents_of_site"], after, state, limit)
+        return [(row["arrival"], document_of(row)) for row in rows]
+
+
+def transfer_of(row: Any) -> Transfer:
+    values = {name: row[name] for name in _TRANSFER}
+    return Transfer(**values | {"documents": tuple(Paper.model_validate(paper) for paper in row["documents"])})
+
+
+def document_of(row: Any) -> Document:
+    return Document(**{name: row[name] for name in _DOCUMENT})
+
+
+def _columns(items: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
+    return [[getattr(item, name) for item in items] for name in names]

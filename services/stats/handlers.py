@@ -1,0 +1,220 @@
+"""What events do to the figures: one batch, a few statements, whatever the number of events (promise 3)."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from services.stats.indicator import (
+    LEG_ACTS,
+    Act,
+    Changes,
+    Contradiction,
+    Dossier,
+    Event,
+    LegAct,
+    Progress,
+    Revision,
+    cells,
+    instant_of,
+    last_instant,
+    local_midnight,
+    micros,
+    months_between,
+)
+from services.stats.store import Store
+from shared.directory.directory import Directory
+from shared.service import Service
+from shared.store.inbox import Fault, Received
+from shared.store.pool import Connection
+
+HISTORY_IS_NEW = 3_600_000_000  # microseconds between the first and the last line of a dossier in one import
+
+
+def event_of(received: Received) -> Event:
+    envelope = received.envelope
+    return Event(
+        envelope.type,
+        str(envelope.id),
+        micros(envelope.time),
+        micros(envelope.recorded),
+        envelope.mode,
+        received.data.__dict__,
+    )
+
+
+def leg_act(event: Event) -> LegAct | None:
+    """What a transfer's event does to its leg; None when it is not about the work."""
+    kind = event.type.removeprefix("transfer.")
+    if kind not in LEG_ACTS:
+        return None
+    due = event.data["due_at"]
+    return LegAct(kind, event.happened, event.recorded, event.data["to"], None if due is None else micros(due))
+
+
+def petition_row(key: str, sequence: int, event: Event) -> tuple[Any, ...]:
+    data = event.data
+    due, level = data.get("due_at"), data.get("level")
+    return (
+        key,
+        sequence,
+        event.type,
+        data["agency"],
+        instant_of(event.happened),
+        instant_of(event.recorded),
+        None if due is None else instant_of(micros(due)),
+        None if level is None else level in ("very_satisfied", "satisfied"),
+    )
+
+
+def document_row(key: str, sequence: int, event: Event) -> tuple[Any, ...]:
+    data = event.data
+    sender = data["from_agency"] if "from_agency" in data else data["from"]
+    happened, recorded = instant_of(event.happened), instant_of(event.recorded)
+    return (key, sequence, event.type, data["state"], sender, data["to"], happened, recorded)
+
+
+class Handlers:
+    """Applies events to the projections of stats."""
+
+    def __init__(self, service: Service, store: Store) -> None:
+        self._service, self._store = service, store
+
+    async def apply(self, connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
+        faults: dict[int, Fault] = {}
+        dossiers: dict[str, list[int]] = {}
+        legs: dict[UUID, list[tuple[str, LegAct]]] = {}
+        petitions, documents = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+        moved: set[str] = set()
+        read = [event_of(received) for received in events]
+        for index, (received, event) in enumerate(zip(events, read, strict=True)):
+            key, sequence = received.envelope.subject, received.envelope.sequence
+            family = event.type.partition(".")[0]
+            if family == "dossier":
+                dossiers.setdefault(key, []).append(index)
+            elif family == "transfer":
+                act = leg_act(event)
+                if act is not None:
+                    legs.setdefault(event.data["transfer"], []).append((event.data["dossier"], act))
+                    moved.add(act.agency)
+            elif family == "petition":
+                petitions.append(petition_row(key, sequence, event))
+            elif family == "document":
+                documents.append(document_row(key, sequence, event))
+                moved |= set(documents[-1][4:6])
+        if dossiers:
+            await self._dossiers(connection, events, read, dossiers, faults, moved)
+        if legs:
+            held = await self._store.legs(connection, legs)
+            await self._store.write_legs(
+                connection,
+                [
+                    (transfer, new[0][0], [*held.get(transfer, []), *(act for _, act in new)])
+                    for transfer, new in legs.items()
+                ],
+            )
+        await self._store.put(connection, "petitions_put", petitions)
+        await self._store.put(connection, "documents_put", documents)
+        if moved:
+            await connection.execute(self._store["moved_put"], sorted(moved))
+        return faults
+
+    async def _dossiers(
+        self,
+        connection: Connection,
+        events: Sequence[Received],
+        read: Sequence[Event],
+        dossiers: dict[str, list[int]],
+        faults: dict[int, Fault],
+        moved: set[str],
+    ) -> None:
+        held = await self._store.dossiers(connection, dossiers)
+        changed: list[tuple[Dossier, Changes]] = []
+        for code, indexes in dossiers.items():
+            dossier = held.get(code) or Dossier(code, events[indexes[0]].envelope.topic)
+            progress = Progress(dossier)
+            for index in indexes:
+                try:
+                    progress.take(read[index])
+                except Contradiction as error:
+                    faults[index] = Fault("state-contradiction", str(error))
+                    break
+            if dossier.state is not None:
+                changed.append((dossier, progress.finish()))
+                moved.add(dossier.agency)
+        await self._store.write(connection, changed)
+        revisions = [(d, r) for d, c in changed for r in c.revisions]
+        if revisions:
+            rows = await self._restate(connection, revisions)
+            await self._store.put(connection, "restatements_put", rows)
+
+    async def _restate(
+        self, connection: Connection, revisions: Sequence[tuple[Dossier, Revision]]
+    ) -> list[tuple[Any, ...]]:
+        """The figures of periods closed or asked for that acts recorded afterwards have changed."""
+        directory = self._service.directory.current if self._service.directory.loaded else None
+        above = {dossier.agency: _upwards(directory, dossier.agency) for dossier, _ in revisions}
+        asked = await self._store.asked_before(
+            connection,
+            {code for codes in above.values() for code in codes},
+            instant_of(min(r.since for _, r in revisions)),
+            instant_of(max(r.recorded for _, r in revisions)),
+        )
+        rows: list[tuple[Any, ...]] = []
+        for dossier, revision in revisions:
+            since, recorded = instant_of(revision.since), instant_of(revision.recorded)
+            periods: dict[tuple[date, date], datetime] = {}
+            if not _first_told(dossier, revision):
+                periods = {month: last_instant(month[1]) for month in months_between(since, recorded)}
+            for row in asked:
+                whom = row["agency"] == dossier.agency or (row["subtree"] and row["agency"] in above[dossier.agency])
+                if whom and row["judged"] >= since and row["at"] < recorded:
+                    period = (row["from_day"], row["to_day"])
+                    periods[period] = max(row["judged"], periods.get(period, row["judged"]))
+            rows += _restated(dossier, revision, periods, set(months_between(since, recorded)))
+        return rows
+
+
+def _upwards(directory: Directory | None, agency: str) -> tuple[str, ...]:
+    if directory is None or agency not in directory.agencies:
+        return (agency,)
+    return (agency, *directory.ancestors(agency))
+
+
+def _first_told(dossier: Dossier, revision: Revision) -> bool:
+    """An import of history tells of a dossier for the first time: nothing that was said of it before changes."""
+    return revision.event.mode == "history" and revision.recorded - dossier.began <= HISTORY_IS_NEW
+
+
+def _restated(
+    dossier: Dossier,
+    revision: Revision,
+    periods: dict[tuple[date, date], datetime],
+    closed: set[tuple[date, date]],
+) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for (first, last), judged in sorted(periods.items()):
+        start = micros(local_midnight(first))
+        changes = _difference(revision.before, revision.after, start, micros(judged))
+        if changes:
+            rows.append(
+                (
+                    dossier.code,
+                    dossier.agency,
+                    first,
+                    last,
+                    changes,
+                    UUID(revision.event.id),
+                    revision.event.type,
+                    instant_of(revision.event.happened),
+                    instant_of(revision.recorded),
+                    (first, last) not in closed,
+                )
+            )
+    return rows
+
+
+def _difference(before: Sequence[Act], after: Sequence[Act], start: int, judged: int) -> dict[str, int]:
+    """By how much each cell changes for one dossier."""
+    was, now = cells(before, start, judged), cells(after, start, judged)
+    return {cell: 1 for cell in sorted(now - was)} | {cell: -1 for cell in sorted(was - now)}

@@ -1,0 +1,352 @@
+-- All SQL of stats. A question has agencies, a start, the instant it is judged at and the instant it is known at;
+-- {facts} is the table of dossiers, or the view of legs with the same columns; {side} is the agency that is meant.
+
+-- name: dossiers_lock
+SELECT code, topic, agency, procedure, field, channel, state, confidential, began, acts
+FROM {schema}.dossier WHERE code = ANY ($1::text[]) ORDER BY code FOR UPDATE
+
+-- name: dossiers_put
+INSERT INTO {schema}.dossier (code, topic, agency, procedure, field, channel, state, confidential, began, acts)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[],
+                     $8::boolean[], $9::bigint[], $10::jsonb[])
+ON CONFLICT (code) DO UPDATE SET procedure = excluded.procedure, field = excluded.field, channel = excluded.channel,
+    state = excluded.state, confidential = excluded.confidential, acts = excluded.acts
+
+-- name: facts_close
+-- What was known for no time at all has never been known.
+WITH gone AS (
+    SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS g(code, valid_from, at)),
+unborn AS (
+    DELETE FROM {schema}.fact f USING gone g
+    WHERE f.code = g.code AND f.valid_from = g.valid_from AND f.known_to = 'infinity' AND f.known_from = g.at)
+UPDATE {schema}.fact f SET known_to = g.at FROM gone g
+WHERE f.code = g.code AND f.valid_from = g.valid_from AND f.known_to = 'infinity' AND f.known_from < g.at
+
+-- name: facts_put
+-- A rectangle that is there already was written by a process that applied the same event: this batch is rolled back.
+INSERT INTO {schema}.fact (code, valid_from, valid_to, known_from, known_to, agency, deciding, procedure, field, channel,
+    phase, received_at, due_at, paused, pause_late, ended_at, outcome, elapsed, listed, digitised, reused, population,
+    electronic, with_fee, paid_online, repeated)
+SELECT code, valid_from, coalesce(valid_to, 'infinity'), known_from, coalesce(known_to, 'infinity'), agency, deciding,
+    procedure, field, channel, phase, received_at, due_at, paused, pause_late, ended_at, outcome, elapsed,
+    f & 1 > 0, f & 2 > 0, f & 4 > 0, f & 8 > 0, f & 16 > 0, f & 32 > 0, f & 64 > 0, f & 128 > 0
+FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::text[],
+            $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
+            $14::boolean[], $15::boolean[], $16::timestamptz[], $17::text[], $18::bigint[], $19::int[])
+     AS r(code, valid_from, valid_to, known_from, known_to, agency, deciding, procedure, field, channel, phase,
+          received_at, due_at, paused, pause_late, ended_at, outcome, elapsed, f)
+ON CONFLICT DO NOTHING
+
+-- name: extensions_put
+INSERT INTO {schema}.extension (id, code, agency, deciding, procedure, field, happened, recorded)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
+                     $8::timestamptz[])
+ON CONFLICT DO NOTHING
+
+-- name: ratings_put
+INSERT INTO {schema}.rating (id, code, agency, deciding, procedure, field, happened, recorded, content, complained)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
+                     $8::timestamptz[], $9::boolean[], $10::boolean[])
+ON CONFLICT DO NOTHING
+
+-- name: undo
+WITH u AS (SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, at)),
+extended AS (UPDATE {schema}.extension e SET undone = u.at FROM u WHERE e.id = u.id)
+UPDATE {schema}.rating r SET undone = u.at FROM u WHERE r.id = u.id
+
+-- name: legs_lock
+SELECT transfer, dossier, acts FROM {schema}.leg WHERE transfer = ANY ($1::uuid[]) ORDER BY transfer FOR UPDATE
+
+-- name: legs_put
+INSERT INTO {schema}.leg (transfer, dossier, acts)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::jsonb[])
+ON CONFLICT (transfer) DO UPDATE SET acts = excluded.acts
+
+-- name: leg_facts_empty
+DELETE FROM {schema}.leg_fact WHERE transfer = ANY ($1::uuid[])
+
+-- name: leg_facts_put
+INSERT INTO {schema}.leg_fact (transfer, dossier, agency, valid_from, valid_to, known_from, known_to, phase, received_at,
+    due_at, ended_at, outcome, elapsed)
+SELECT transfer, dossier, agency, valid_from, coalesce(valid_to, 'infinity'), known_from, coalesce(known_to, 'infinity'),
+    phase, received_at, due_at, ended_at, outcome, elapsed
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+            $7::timestamptz[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[],
+            $13::bigint[])
+     AS r(transfer, dossier, agency, valid_from, valid_to, known_from, known_to, phase, received_at, due_at, ended_at,
+          outcome, elapsed)
+ON CONFLICT DO NOTHING
+
+-- name: petitions_put
+INSERT INTO {schema}.petition_act (petition, sequence, type, agency, happened, recorded, due_at, content)
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+                     $7::timestamptz[], $8::boolean[])
+ON CONFLICT DO NOTHING
+
+-- name: documents_put
+INSERT INTO {schema}.document_act (document, sequence, type, state, from_agency, to_agency, happened, recorded)
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
+                     $8::timestamptz[])
+ON CONFLICT DO NOTHING
+
+-- name: moved_put
+-- Each batch gives a new mark: a snapshot takes away only the mark that it has seen, never one that came meanwhile.
+INSERT INTO {schema}.moved (agency, mark)
+SELECT agency, nextval('{schema}.mark') FROM unnest($1::text[]) AS m(agency) ORDER BY agency
+ON CONFLICT (agency) DO UPDATE SET mark = excluded.mark
+
+-- name: asked_before
+-- The periods that were judged at or after the first act that changed, and asked before the last was recorded.
+SELECT agency, subtree, from_day, to_day, judged, at FROM {schema}.asked
+WHERE agency = ANY ($1::text[]) AND judged >= $2 AND at < $3
+
+-- name: asked_put
+INSERT INTO {schema}.asked (agency, subtree, from_day, to_day, judged, at) VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+ON CONFLICT (agency, from_day, to_day, subtree) DO UPDATE SET judged = greatest(asked.judged, excluded.judged),
+    at = CASE WHEN excluded.judged > asked.judged THEN excluded.at ELSE asked.at END
+
+-- name: restatements_put
+INSERT INTO {schema}.restatement (dossier, agency, from_day, to_day, changes, event, type, happened, known, published)
+SELECT * FROM unnest($1::text[], $2::text[], $3::date[], $4::date[], $5::jsonb[], $6::uuid[], $7::text[],
+                     $8::timestamptz[], $9::timestamptz[], $10::boolean[])
+
+-- name: restatements
+SELECT number, dossier, agency, from_day, to_day, changes, event, type, happened, known
+FROM {schema}.restatement WHERE agency = ANY ($1::text[]) AND number > $2 ORDER BY number LIMIT $3
+
+-- name: figures
+-- One row: every count of the Indicators JSON that comes from dossiers. $6 procedure, $7 field, null for all.
+SELECT
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'online') AS online,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'counter') AS counter,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'postal') AS postal,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at < $2) AS carried_over,
+    count(*) FILTER (WHERE outcome = 'early') AS early,
+    count(*) FILTER (WHERE outcome = 'on_time') AS on_time,
+    count(*) FILTER (WHERE outcome = 'late') AS late,
+    count(*) FILTER (WHERE phase = 'pending') AS pending,
+    count(*) FILTER (WHERE phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3))) AS overdue,
+    count(*) FILTER (WHERE phase = 'pending' AND paused) AS paused,
+    count(*) FILTER (WHERE phase = 'refused') AS refused,
+    count(*) FILTER (WHERE received_at >= $2 AND listed) AS listed,
+    count(*) FILTER (WHERE received_at >= $2 AND listed AND digitised) AS digitised,
+    sum(elapsed) AS elapsed,
+    percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY elapsed) AS spread
+FROM {schema}.{facts}
+WHERE {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
+  AND (phase = 'pending' OR ended_at >= $2)
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+
+-- name: figures_by
+-- The same counts for each agency ($7 'agency') or each field ($7 'field').
+SELECT CASE $7::text WHEN 'agency' THEN {side} ELSE field END AS part,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'online') AS online,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'counter') AS counter,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'postal') AS postal,
+    count(*) FILTER (WHERE phase <> 'refused' AND received_at < $2) AS carried_over,
+    count(*) FILTER (WHERE phase <> 'refused') AS received,
+    count(*) FILTER (WHERE outcome = 'early') AS early,
+    count(*) FILTER (WHERE outcome = 'on_time') AS on_time,
+    count(*) FILTER (WHERE outcome = 'late') AS late,
+    count(*) FILTER (WHERE phase = 'ended') AS resolved,
+    count(*) FILTER (WHERE phase = 'pending') AS pending,
+    count(*) FILTER (WHERE phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3))) AS overdue,
+    count(*) FILTER (WHERE phase = 'refused') AS refused,
+    count(*) FILTER (WHERE phase <> 'refused' AND NOT repeated AND outcome IS DISTINCT FROM 'late'
+                           AND NOT (phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3)))) AS in_time
+FROM {schema}.{facts}
+WHERE {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
+  AND (phase = 'pending' OR ended_at >= $2)
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+GROUP BY 1 ORDER BY 1
+
+-- name: figures_index
+-- What the index of Decision 766 counts: received, refused or ended in the period, or open at its start.
+SELECT
+    count(*) AS counted,
+    count(*) FILTER (WHERE phase = 'refused' OR (NOT repeated AND outcome IS DISTINCT FROM 'late'
+                           AND NOT (phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3))))) AS in_time,
+    count(elapsed) AS ended,
+    sum(elapsed) AS elapsed,
+    count(*) FILTER (WHERE electronic) AS electronic,
+    count(*) FILTER (WHERE digitised) AS digitised,
+    count(*) FILTER (WHERE reused) AS reused,
+    count(*) FILTER (WHERE population) AS population,
+    count(*) FILTER (WHERE with_fee) AS with_fee,
+    count(*) FILTER (WHERE with_fee AND paid_online) AS paid_online,
+    count(DISTINCT procedure) FILTER (WHERE with_fee) AS procedures_with_fee,
+    count(DISTINCT procedure) FILTER (WHERE with_fee AND paid_online) AS procedures_paid_online
+FROM {schema}.fact
+WHERE agency = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
+  AND (phase = 'pending' OR ended_at >= $2)
+
+-- name: extended
+SELECT count(DISTINCT code) FROM {schema}.extension
+WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+
+-- name: rated
+-- Of the dossiers rated in the period, those whose last rating in it is satisfied or better.
+SELECT count(*) AS rated, count(*) FILTER (WHERE content) AS content, count(*) FILTER (WHERE complained) AS complained
+FROM (SELECT DISTINCT ON (code) content, bool_or(complained) OVER (PARTITION BY code) AS complained
+      FROM {schema}.rating
+      WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
+        AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+      ORDER BY code, happened DESC, recorded DESC, id DESC) last
+
+-- name: documents
+-- A document that went between two of these agencies was sent by one and received by the other, and handled for both.
+SELECT (SELECT count(DISTINCT document) FROM {schema}.document_act
+        WHERE type = 'document.arrived' AND to_agency = ANY ($1::text[])
+          AND happened >= $2 AND happened <= $3 AND recorded <= $4) AS received,
+       (SELECT count(DISTINCT document) FROM {schema}.document_act
+        WHERE type = 'document.sent' AND from_agency = ANY ($1::text[])
+          AND happened >= $2 AND happened <= $3 AND recorded <= $4) AS sent,
+       (SELECT count(*) FROM (
+            SELECT DISTINCT document, type FROM {schema}.document_act
+            WHERE ((type = 'document.arrived' AND to_agency = ANY ($1::text[]))
+                OR (type = 'document.sent' AND from_agency = ANY ($1::text[])))
+              AND happened >= $2 AND happened <= $3 AND recorded <= $4) d
+        WHERE '06' = (SELECT state FROM {schema}.document_act s
+                      WHERE s.document = d.document AND s.happened <= $3 AND s.recorded <= $4
+                      ORDER BY s.sequence DESC LIMIT 1)) AS handled
+
+-- name: petitions
+-- Petitions filed in the period or unanswered at its start, at the agency that answers them as it stood at its end.
+WITH seen AS (
+    SELECT petition, sequence, type, agency, happened, due_at, content FROM {schema}.petition_act
+    WHERE happened <= $3 AND recorded <= $4
+      AND petition IN (SELECT petition FROM {schema}.petition_act WHERE agency = ANY ($1::text[]))),
+standing AS (
+    SELECT petition, (array_agg(agency ORDER BY sequence DESC))[1] AS agency, max(due_at) AS due_at,
+           min(happened) FILTER (WHERE type = 'petition.filed') AS filed,
+           min(happened) FILTER (WHERE type = 'petition.answered') AS answered,
+           (array_agg(content ORDER BY sequence DESC) FILTER (WHERE type = 'petition.rated'))[1] AS content
+    FROM seen GROUP BY petition)
+SELECT count(*) AS counted, count(*) FILTER (WHERE coalesce(answered, $3) <= due_at) AS on_time,
+       count(*) FILTER (WHERE content) AS content
+FROM standing WHERE agency = ANY ($1::text[]) AND filed IS NOT NULL AND (filed >= $2 OR coalesce(answered, $3) >= $2)
+
+-- name: behind
+-- The dossiers behind a number: $7 is the path of its cell, $8 the last code of the page before.
+SELECT code, agency, procedure, received_at, due_at, ended_at, outcome FROM {schema}.{facts}
+WHERE {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
+  AND (phase = 'pending' OR ended_at >= $2)
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND CASE $7::text
+      WHEN 'received.total' THEN phase <> 'refused'
+      WHEN 'received.online' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'online'
+      WHEN 'received.counter' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'counter'
+      WHEN 'received.postal' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'postal'
+      WHEN 'received.counter_postal' THEN phase <> 'refused' AND received_at >= $2 AND channel <> 'online'
+      WHEN 'received.carried_over' THEN phase <> 'refused' AND received_at < $2
+      WHEN 'resolved.total' THEN phase = 'ended'
+      WHEN 'resolved.early' THEN phase = 'ended' AND outcome = 'early'
+      WHEN 'resolved.on_time' THEN phase = 'ended' AND outcome = 'on_time'
+      WHEN 'resolved.late' THEN phase = 'ended' AND outcome = 'late'
+      WHEN 'pending.total' THEN phase = 'pending'
+      WHEN 'pending.within' THEN phase = 'pending' AND NOT (pause_late OR (NOT paused AND due_at < $3))
+      WHEN 'pending.overdue' THEN phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3))
+      WHEN 'pending.paused' THEN phase = 'pending' AND paused
+      WHEN 'refused' THEN phase = 'refused'
+      WHEN 'digitised.denominator' THEN received_at >= $2 AND listed
+      WHEN 'digitised.numerator' THEN received_at >= $2 AND listed AND digitised
+      WHEN 'online_share.denominator' THEN phase <> 'refused' AND received_at >= $2
+      WHEN 'online_share.numerator' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'online'
+      WHEN 'on_time_share.denominator' THEN phase = 'ended'
+      WHEN 'on_time_share.numerator' THEN phase = 'ended' AND outcome <> 'late'
+      ELSE false END
+  AND code > $8
+ORDER BY code LIMIT $9
+
+-- name: behind_extended
+SELECT DISTINCT code FROM {schema}.extension
+WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6) AND code > $7
+ORDER BY code LIMIT $8
+
+-- name: behind_rated
+SELECT code FROM (
+    SELECT DISTINCT ON (code) code, content FROM {schema}.rating
+    WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
+      AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6) AND code > $7
+    ORDER BY code, happened DESC, recorded DESC, id DESC) last
+WHERE content OR NOT $9::boolean ORDER BY code LIMIT $8
+
+-- name: behind_documents
+SELECT DISTINCT document AS code FROM {schema}.document_act d
+WHERE ((type = 'document.arrived' AND to_agency = ANY ($1::text[]) AND $5::text <> 'documents.sent')
+    OR (type = 'document.sent' AND from_agency = ANY ($1::text[]) AND $5::text <> 'documents.received'))
+  AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND document > $6
+  AND ($5::text <> 'documents.handled' OR '06' = (
+       SELECT state FROM {schema}.document_act s
+       WHERE s.document = d.document AND s.happened <= $3 AND s.recorded <= $4 ORDER BY s.sequence DESC LIMIT 1))
+ORDER BY code LIMIT $7
+
+-- name: trend
+-- Received and resolved on each local day since $2, as known now.
+SELECT day, sum(received)::int AS received, sum(resolved)::int AS resolved FROM (
+    SELECT (received_at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date AS day, 1 AS received, 0 AS resolved
+    FROM {schema}.fact WHERE agency = ANY ($1::text[]) AND received_at >= $2 AND phase <> 'refused'
+                         AND valid_to = 'infinity' AND known_to = 'infinity'
+    UNION ALL
+    SELECT (ended_at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date, 0, 1
+    FROM {schema}.fact WHERE agency = ANY ($1::text[]) AND ended_at >= $2 AND phase = 'ended'
+                         AND valid_to = 'infinity' AND known_to = 'infinity') acts
+GROUP BY day ORDER BY day
+
+-- name: snapshot_lock
+SELECT pg_try_advisory_xact_lock(hashtextextended('lienthong-stats-snapshot', 0))
+
+-- name: moved
+SELECT agency, mark FROM {schema}.moved ORDER BY mark LIMIT $1
+
+-- name: moved_clear
+DELETE FROM {schema}.moved m USING unnest($1::text[], $2::bigint[]) AS d(agency, mark)
+WHERE m.agency = d.agency AND m.mark = d.mark
+
+-- name: snapshots
+SELECT agency, grain, period, sequence, recorded, figures FROM {schema}.snapshot
+WHERE (agency, grain, period) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+
+-- name: snapshots_put
+INSERT INTO {schema}.snapshot (agency, grain, period, sequence, recorded, figures)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::jsonb[])
+ON CONFLICT (agency, grain, period) DO UPDATE SET sequence = excluded.sequence, recorded = excluded.recorded,
+    figures = excluded.figures
+
+-- name: restated_take
+UPDATE {schema}.restatement r SET published = true
+FROM (SELECT DISTINCT agency, from_day FROM {schema}.restatement WHERE NOT published ORDER BY 1, 2 LIMIT $1) m
+WHERE r.agency = m.agency AND r.from_day = m.from_day AND NOT r.published
+RETURNING r.agency, r.from_day, r.to_day, r.dossier, r.event
+
+-- name: confidential
+SELECT code FROM {schema}.dossier WHERE code = ANY ($1::text[]) AND confidential
+
+-- name: places_lock
+SELECT topic, key, sequence, waiting FROM {schema}.inbox
+WHERE (key, topic) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY key, topic FOR UPDATE
+
+-- name: rebuild_table
+CREATE TEMP TABLE rebuilt_{table} (LIKE {schema}.{table}) ON COMMIT DELETE ROWS
+
+-- name: rebuild_compare
+-- The keys whose rows differ, one way or the other.
+SELECT DISTINCT key FROM (
+    (SELECT {key}::text AS key, l.* FROM {schema}.{table} l WHERE {key} = ANY ($1)
+     EXCEPT ALL SELECT {key}::text, r.* FROM rebuilt_{table} r)
+    UNION ALL
+    (SELECT {key}::text, r.* FROM rebuilt_{table} r
+     EXCEPT ALL SELECT {key}::text, l.* FROM {schema}.{table} l WHERE {key} = ANY ($1))) d
+
+-- name: rebuild_remove
+DELETE FROM {schema}.{table} WHERE {key} = ANY ($1)
+
+-- name: rebuild_insert
+INSERT INTO {schema}.{table} SELECT * FROM rebuilt_{table} WHERE {key} = ANY ($1)
+
+-- name: rebuild_foreign
+-- Dossiers that we hold and their owner has never said anything of, between two of the owner's keys.
+SELECT code FROM {schema}.dossier
+WHERE topic = $1 AND code > $2 AND ($3::text IS NULL OR code <= $3) AND code <> ALL ($4::text[])

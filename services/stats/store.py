@@ -1,0 +1,304 @@
+"""All SQL of stats: the writes of a batch, and the questions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from services.stats.indicator import (
+    Act,
+    Changes,
+    Counted,
+    Dossier,
+    LegAct,
+    Micros,
+    Opened,
+    Period,
+    instant_of,
+    leg_rectangles,
+)
+from shared.store.pool import Connection
+from shared.store.queries import Queries
+
+By = Literal["receiving", "deciding", "working"]
+
+SIDES = {"receiving": ("fact", "agency"), "deciding": ("fact", "deciding"), "working": ("working", "agency")}
+PARTS = (  # the statements that ask by a side
+    *("figures", "figures_by", "extended", "rated"),
+    *("behind", "behind_extended", "behind_rated"),
+)
+
+FACT_COLUMNS = (
+    *("code", "valid_from", "valid_to", "known_from", "known_to", "agency", "deciding", "procedure", "field"),
+    *("channel", "phase", "received_at", "due_at", "paused", "pause_late", "ended_at", "outcome", "elapsed"),
+    *("listed", "digitised", "reused", "population", "electronic", "with_fee", "paid_online", "repeated"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whom and what a number is asked of; `known` is the instant up to which acts must have been recorded."""
+
+    agencies: Sequence[str]
+    period: Period
+    known: datetime
+    by: By = "receiving"
+    procedure: str | None = None
+    field: str | None = None
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        return (
+            list(self.agencies),
+            self.period.start,
+            self.period.judged,
+            self.known,
+            self.procedure,
+            self.field,
+        )
+
+
+def optional_instant(value: Micros | None) -> datetime | None:
+    return None if value is None else instant_of(value)
+
+
+class Store:
+    """The tables of one stats service."""
+
+    def __init__(self, schema: str = "stats") -> None:
+        self._queries = Queries("services.stats", schema)
+        self._by = {
+            (name, by): self._queries[name].replace("{facts}", facts).replace("{side}", side)
+            for by, (facts, side) in SIDES.items()
+            for name in PARTS
+        }
+
+    def __getitem__(self, name: str) -> str:
+        return self._queries[name]
+
+    # -- a batch
+
+    async def dossiers(self, connection: Connection, codes: Iterable[str]) -> dict[str, Dossier]:
+        """The dossiers that we hold, locked until the transaction ends."""
+        rows = await connection.fetch(self._queries["dossiers_lock"], sorted(codes))
+        return {
+            row["code"]: Dossier(
+                row["code"],
+                row["topic"],
+                row["agency"],
+                row["procedure"],
+                row["field"],
+                row["channel"],
+                row["state"],
+                row["confidential"],
+                row["began"],
+                [Act(*act) for act in row["acts"]],
+            )
+            for row in rows
+        }
+
+    async def write(self, connection: Connection, changed: Sequence[tuple[Dossier, Changes]]) -> None:
+        """What a batch changes: the dossiers, then the rectangles that are closed and those that are opened."""
+        if not changed:
+            return
+        ordered = sorted((dossier for dossier, _ in changed), key=lambda d: d.code)
+        await connection.execute(self._queries["dossiers_put"], *columns(map(dossier_row, ordered), 10))
+        closed = [(d.code, instant_of(valid), instant_of(at)) for d, c in changed for valid, at in c.closed]
+        if closed:
+            await connection.execute(self._queries["facts_close"], *columns(closed, 3))
+        opened = [fact_row(d, o) for d, c in changed for o in c.opened]
+        if opened:
+            await connection.execute(self._queries["facts_put"], *columns(map(flagged, opened), 19))
+        extensions = [counted_row(d, e) for d, c in changed for e in c.extensions]
+        if extensions:
+            await connection.execute(self._queries["extensions_put"], *columns(extensions, 8))
+        ratings = [rating_row(d, r) for d, c in changed for r in c.ratings]
+        if ratings:
+            await connection.execute(self._queries["ratings_put"], *columns(ratings, 10))
+        undone = [(UUID(identity), instant_of(at)) for _, c in changed for identity, at in c.undone]
+        if undone:
+            await connection.execute(self._queries["undo"], *columns(undone, 2))
+
+    async def legs(self, connection: Connection, transfers: Iterable[UUID]) -> dict[UUID, list[LegAct]]:
+        rows = await connection.fetch(self._queries["legs_lock"], sorted(transfers))
+        return {row["transfer"]: [LegAct(*act) for act in row["acts"]] for row in rows}
+
+    async def write_legs(self, connection: Connection, legs: Sequence[tuple[UUID, str, Sequence[LegAct]]]) -> None:
+        """The legs with all their rectangles: there are few of each, and they are written anew."""
+        legs = sorted(legs, key=lambda leg: leg[0])
+        await connection.execute(
+            self._queries["legs_put"],
+            [transfer for transfer, _, _ in legs],
+            [dossier for _, dossier, _ in legs],
+            [[list(act) for act in acts] for _, _, acts in legs],
+        )
+        await connection.execute(self._queries["leg_facts_empty"], [transfer for transfer, _, _ in legs])
+        rows = [row for transfer, dossier, acts in legs for row in leg_rows(transfer, dossier, acts)]
+        if rows:
+            await connection.execute(self._queries["leg_facts_put"], *columns(rows, 13))
+
+    async def put(self, connection: Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows by one of the `…_put` statements that take columns."""
+        if rows:
+            await connection.execute(self._queries[name], *columns(rows, len(rows[0])))
+
+    async def asked_before(
+        self, connection: Connection, agencies: Iterable[str], since: datetime, recorded: datetime
+    ) -> list[Any]:
+        return await connection.fetch(self._queries["asked_before"], sorted(agencies), since, recorded)
+
+    # -- questions
+
+    async def figures(self, connection: Connection, question: Question) -> Any:
+        row = await connection.fetchrow(self._by["figures", question.by], *question.parameters)
+        assert row is not None
+        return row
+
+    async def figures_by(
+        self, connection: Connection, question: Question, part: Literal["agency", "field"]
+    ) -> list[Any]:
+        return await connection.fetch(self._by["figures_by", question.by], *question.parameters, part)
+
+    async def figures_index(self, connection: Connection, question: Question) -> Any:
+        row = await connection.fetchrow(self._queries["figures_index"], *question.parameters[:4])
+        assert row is not None
+        return row
+
+    async def extended(self, connection: Connection, question: Question) -> int:
+        """A leg has no extension of its own."""
+        if question.by == "working":
+            return 0
+        count: int = await connection.fetchval(self._by["extended", question.by], *question.parameters)
+        return count
+
+    async def rated(self, connection: Connection, question: Question) -> tuple[int, int, int]:
+        """Dossiers rated, content, complained of; nobody rates a leg."""
+        if question.by == "working":
+            return 0, 0, 0
+        row = await connection.fetchrow(self._by["rated", question.by], *question.parameters)
+        assert row is not None
+        return row["rated"], row["content"], row["complained"]
+
+    async def documents(self, connection: Connection, question: Question) -> Any:
+        row = await connection.fetchrow(self._queries["documents"], *question.parameters[:4])
+        assert row is not None
+        return row
+
+    async def petitions(self, connection: Connection, question: Question) -> Any:
+        row = await connection.fetchrow(self._queries["petitions"], *question.parameters[:4])
+        assert row is not None
+        return row
+
+    async def behind(self, connection: Connection, question: Question, cell: str, after: str, limit: int) -> list[Any]:
+        """The dossiers (for documents: the documents) behind a cell, by code, from after a code on."""
+        if cell.startswith("documents."):
+            asked = (*question.parameters[:4], cell, after, limit)
+            return await connection.fetch(self._queries["behind_documents"], *asked)
+        if question.by == "working" and (cell == "extended" or cell.startswith("satisfaction.")):
+            return []
+        if cell == "extended":
+            return await connection.fetch(self._by["behind_extended", question.by], *question.parameters, after, limit)
+        if cell.startswith("satisfaction."):
+            asked = (*question.parameters, after, limit, cell == "satisfaction.numerator")
+            return await connection.fetch(self._by["behind_rated", question.by], *asked)
+        return await connection.fetch(self._by["behind", question.by], *question.parameters, cell, after, limit)
+
+    async def note_asked(
+        self, connection: Connection, agency: str, subtree: bool, first: date, last: date, judged: datetime
+    ) -> None:
+        await connection.execute(self._queries["asked_put"], agency, subtree, first, last, judged)
+
+
+# ------------------------------------------------------------------------------------------------------------- rows
+
+
+def columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows as the columns that unnest takes."""
+    turned = [list(column) for column in zip(*rows, strict=True)]
+    return turned or [[] for _ in range(width)]
+
+
+def dossier_row(dossier: Dossier) -> tuple[Any, ...]:
+    return (
+        dossier.code,
+        dossier.topic,
+        dossier.agency,
+        dossier.procedure,
+        dossier.field,
+        dossier.channel,
+        dossier.state,
+        dossier.confidential,
+        dossier.began,
+        [list(act) for act in dossier.acts],
+    )
+
+
+def fact_row(dossier: Dossier, opened: Opened) -> tuple[Any, ...]:
+    """A rectangle in the order of FACT_COLUMNS; None stands for infinity."""
+    s = opened.segment
+    return (
+        dossier.code,
+        instant_of(s.valid_from),
+        optional_instant(s.valid_to),
+        instant_of(opened.known_from),
+        optional_instant(opened.known_to),
+        dossier.agency,
+        s.deciding,
+        s.procedure,
+        s.field,
+        s.channel,
+        s.phase,
+        optional_instant(s.received_at),
+        optional_instant(s.due_at),
+        s.paused,
+        s.pause_late,
+        optional_instant(s.ended_at),
+        s.outcome,
+        s.elapsed,
+        *s[-8:],
+    )
+
+
+def flagged(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The last eight columns as one number: fewer arrays to send."""
+    return (*row[:-8], sum(1 << bit for bit, flag in enumerate(row[-8:]) if flag))
+
+
+def counted_row(dossier: Dossier, counted: Counted) -> tuple[Any, ...]:
+    act = counted.act
+    return (
+        UUID(act.id),
+        dossier.code,
+        dossier.agency,
+        counted.deciding,
+        counted.procedure,
+        counted.field,
+        instant_of(act.happened),
+        instant_of(act.recorded),
+    )
+
+
+def rating_row(dossier: Dossier, counted: Counted) -> tuple[Any, ...]:
+    return (*counted_row(dossier, counted), counted.act.more["content"], counted.act.more["complained"])
+
+
+def leg_rows(transfer: UUID, dossier: str, acts: Sequence[LegAct]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            transfer,
+            dossier,
+            agency,
+            instant_of(segment.valid_from),
+            optional_instant(segment.valid_to),
+            instant_of(known_from),
+            optional_instant(known_to),
+            segment.phase,
+            optional_instant(segment.received_at),
+            optional_instant(segment.due_at),
+            optional_instant(segment.ended_at),
+            segment.outcome,
+            segment.elapsed,
+        )
+        for agency, (segment, known_from, known_to) in leg_rectangles(acts)
+    ]

@@ -1,0 +1,187 @@
+"""Apache Kafka for tests and benchmarks: its Maven artifacts, KRaft, one or three brokers, started and ended by us.
+
+Needs Java 17 and Maven. The jars are fetched once into a cache folder (LIENTHONG_KAFKA_HOME, else the user's cache).
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from base64 import urlsafe_b64encode
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+VERSION = "4.3.0"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+<modelVersion>4.0.0</modelVersion><groupId>vn.lienthong</groupId><artifactId>kafka</artifactId><version>1</version>
+<dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency>
+</dependencies></project>"""
+
+_LOG = """status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %m (%c)%n
+rootLogger.level = WARN
+rootLogger.appenderRef.console.ref = console
+"""
+
+
+class KafkaUnavailable(Exception):
+    """Java 17 and Maven are needed; the message says what is missing."""
+
+
+def libraries() -> Path:
+    """The folder with Kafka's jars; fetched by Maven the first time."""
+    for tool, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
+        if shutil.which(tool) is None:
+            raise KafkaUnavailable(f"{tool} is not installed (Debian: {package})")
+    home = Path(os.environ.get("LIENTHONG_KAFKA_HOME", Path.home() / ".cache" / "lienthong" / f"kafka-{VERSION}"))
+    done = home / "complete"
+    if not done.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "pom.xml").write_text(_POM)
+        subprocess.run(
+            ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"],
+            cwd=home,
+            check=True,
+        )
+        (home / "log4j2.properties").write_text(_LOG)
+        done.touch()
+    return home
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Broker:
+    """One broker (and controller) of a cluster."""
+
+    number: int
+    port: int
+    controller_port: int
+    folder: Path
+    process: "asyncio.subprocess.Process | None" = None
+
+
+@dataclass
+class Kafka:
+    """A KRaft cluster on loopback. `heap` in MB."""
+
+    data: Path
+    size: int = 1
+    heap: int = 512
+    brokers: list[Broker] = field(default_factory=list)
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+
+    async def start(self) -> str:
+        home = libraries()
+        cluster = urlsafe_b64encode(uuid4().bytes).decode()[:22]
+        self.brokers = [Broker(n, free_port(), free_port(), self.data / f"broker-{n}") for n in range(1, self.size + 1)]
+        voters = ",".join(f"{b.number}@127.0.0.1:{b.controller_port}" for b in self.brokers)
+        for broker in self.brokers:
+            broker.folder.mkdir(parents=True, exist_ok=True)
+            (broker.folder / "server.properties").write_text(self._properties(broker, voters))
+            await self._java(
+                home,
+                broker,
+                "kafka.tools.StorageTool",
+                "format",
+                "--cluster-id",
+                cluster,
+                "-c",
+                str(broker.folder / "server.properties"),
+                wait=True,
+            )
+        await asyncio.gather(*(self.start_broker(broker) for broker in self.brokers))
+        return self.bootstrap
+
+    async def start_broker(self, broker: Broker) -> None:
+        """Starts one broker on its folder and waits until it takes connections."""
+        broker.process = await self._java(libraries(), broker, "kafka.Kafka", str(broker.folder / "server.properties"))
+        async with asyncio.timeout(90):
+            while True:
+                if broker.process.returncode is not None:
+                    raise RuntimeError(f"Kafka ended: see {broker.folder / 'kafka.log'}")
+                with suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+                    writer.close()
+                    await writer.wait_closed()
+                    break
+                await asyncio.sleep(0.1)
+
+    async def kill(self, broker: Broker) -> None:
+        """kill -9."""
+        assert broker.process is not None
+        with suppress(ProcessLookupError):
+            broker.process.send_signal(signal.SIGKILL)
+        await broker.process.wait()
+
+    async def stop(self) -> None:
+        for broker in self.brokers:
+            if broker.process is not None and broker.process.returncode is None:
+                await self.kill(broker)  # its folder is thrown away: nothing is gained by waiting for it
+
+    def _properties(self, broker: Broker, voters: str) -> str:
+        replicas = min(3, self.size)
+        return "\n".join(
+            f"{name}={value}"
+            for name, value in {
+                "process.roles": "broker,controller",
+                "node.id": broker.number,
+                "controller.quorum.voters": voters,
+                "listeners": f"PLAINTEXT://127.0.0.1:{broker.port},CONTROLLER://127.0.0.1:{broker.controller_port}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker.port}",
+                "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+                "controller.listener.names": "CONTROLLER",
+                "log.dirs": broker.folder / "logs",
+                "auto.create.topics.enable": "false",
+                "offsets.topic.replication.factor": replicas,
+                "offsets.topic.num.partitions": 8,
+                "transaction.state.log.replication.factor": replicas,
+                "transaction.state.log.min.isr": max(1, replicas - 1),
+                "share.coordinator.state.topic.replication.factor": replicas,
+                "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
+                "group.initial.rebalance.delay.ms": 0,
+                "broker.session.timeout.ms": 2000,
+                "broker.heartbeat.interval.ms": 500,
+                "log.segment.bytes": 64 << 20,
+            }.items()
+        )
+
+    async def _java(
+        self, home: Path, broker: Broker, main: str, *arguments: str, wait: bool = False
+    ) -> "asyncio.subprocess.Process":
+        with (broker.folder / "kafka.log").open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                "java",
+                f"-Xmx{self.heap}m",
+                f"-Xms{self.heap // 2}m",
+                "-XX:+UseSerialGC",
+                f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}",
+                "-cp",
+                f"{home / 'libs'}/*",
+                main,
+                *arguments,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        if wait and await process.wait() != 0:
+            raise RuntimeError(f"{main} failed: see {broker.folder / 'kafka.log'}")
+        return process
