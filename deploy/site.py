@@ -196,11 +196,10 @@ class SiteProcess:
 def create(name: str, settings: dict[str, Any] | None = None) -> Service:
     """The service `name`, told these settings; without them, as its environment says."""
     module = import_module(f"services.{name}.app")
-    if settings is None:
-        service: Service = module.create()
-        return service
-    kind = getattr(import_module(f"services.{name}.settings"), f"{name.capitalize()}Settings")
-    service = module.create(kind(**settings))
+    told = None
+    if settings is not None:
+        told = getattr(import_module(f"services.{name}.settings"), f"{name.capitalize()}Settings")(**settings)
+    service: Service = module.create(told)
     return service
 
 

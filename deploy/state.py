@@ -6,12 +6,23 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
 from deploy.embedded.process import DataInUse
 
-SERVICES = ("intake", "routing", "notify", "stats")
+
+class ServiceName(StrEnum):
+    """The four, in the order of their ports."""
+
+    INTAKE = "intake"
+    ROUTING = "routing"
+    NOTIFY = "notify"
+    STATS = "stats"
+
+
+SERVICES = tuple(name.value for name in ServiceName)
 BASE_PORT = 8001
 _BUS, _DATABASE = 4, 5  # after the services' four
 

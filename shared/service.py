@@ -154,6 +154,8 @@ class Service:
             )
             self._task("consumer", self._start_consumer)
             self._task("gaps", self.consumer.run_gaps)
+            if not self.settings.bus_groups:
+                self._task("positions", self.consumer.run_positions)
         for name, loop in self._loops:
             self.beat(name)
             self._task(name, loop)
@@ -222,6 +224,7 @@ class Service:
     async def _start_consumer(self) -> None:
         """Waits for the topics, which their owners make, and joins the group; a group join takes its broker seconds."""
         assert self._broker is not None
+        assert self.consumer is not None
         wanted = set(self._consumed) | {WATERMARK_TOPIC}
         while True:
             with contextlib.suppress(PublishFailed):
@@ -231,9 +234,11 @@ class Service:
         while True:
             try:
                 await self._broker.start()
+                await self.consumer.go_on()
                 return
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("consumer-not-started", service=self.name, error=type(error).__name__)
+                await self._broker.stop()
                 await asyncio.sleep(1.0)
 
     # -- between services

@@ -16,12 +16,11 @@ from deploy.cli import reconcile
 from deploy.cli.console import err, out, print_json, progress
 from deploy.cli.errors import CommandFailed
 from deploy.cli.options import AsJson
-from deploy.demo.cases import Verdict
 
 if TYPE_CHECKING:
     from deploy.demo.run import Report
 
-_COLOURS = {Verdict.EQUAL: "green", Verdict.MISPRINT: "cyan", Verdict.RECORDED: "dim", Verdict.DIFFERENT: "red"}
+_COLOURS = {"equal": "green", "misprint": "cyan", "recorded": "dim", "different": "red"}
 
 
 def demo(

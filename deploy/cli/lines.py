@@ -89,9 +89,9 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
 def _rows(text: io.TextIOWrapper) -> Iterator[bytes]:
     header = text.readline()
     # A spreadsheet in Vietnam writes semicolons.
-    dialect: Mapping[str, str] = {"delimiter": ";" if header.count(";") > header.count(",") else ","}
-    names = next(csv.reader([header], **dialect), [])  # type: ignore[call-overload]
-    for row in csv.reader(text, **dialect):  # type: ignore[call-overload]
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    names = next(csv.reader([header], delimiter=delimiter), [])
+    for row in csv.reader(text, delimiter=delimiter):
         yield line_of_row(dict(zip(names, row, strict=False)))
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +14,9 @@ from deploy.cli.errors import CommandFailed
 from deploy.cli.options import AsJson, Data, DryRun
 from deploy.cli.site import KnownSite, ServiceAway, ServiceRefused, SiteClient, find_site
 from deploy.state import SERVICES
-from shared.directory.faults import BundleFault
-from shared.directory.merge import Difference
+
+if TYPE_CHECKING:
+    from shared.directory.merge import Difference
 
 SEEN_WITHIN = 10.0  # seconds in which a running service sees a load; each looks twice a second
 
@@ -49,6 +50,8 @@ def load(
       lienthong site load commune.yaml --data ./data/site
       lienthong site load calendar-2027.yaml --data ./data/site --move-open
     """
+    from shared.directory.faults import BundleFault
+
     try:
         asyncio.run(_load(find_site(data), file, dry_run, move_open, as_json))
     except BundleFault as fault:
@@ -114,7 +117,7 @@ async def _moves(client: SiteClient, dry_run: bool) -> Any:
         return None
 
 
-def _show(differences: Sequence[Difference], version: int, dry_run: bool) -> None:
+def _show(differences: Sequence["Difference"], version: int, dry_run: bool) -> None:
     if not differences:
         say(f"Nothing changes: this is version {version}.")
         return

@@ -18,10 +18,18 @@ app = typer.Typer(
     epilog="Start with `lienthong demo`, or with `lienthong up --data ./data/site`. Exit status: 0 done, 1 the answer is"
     " bad, 2 wrong use.",
 )
-for _command in (up.up, run_service.run, token.token, imports.import_, explain.explain, reconcile.reconcile):
-    app.command(name=_command.__name__.rstrip("_"))(_command)
-for _command in (migrate.migrate, doctor.doctor, demo.demo):
+for _command in (
+    up.up,
+    run_service.run,
+    token.token,
+    explain.explain,
+    reconcile.reconcile,
+    migrate.migrate,
+    doctor.doctor,
+):
     app.command()(_command)
+app.command("import")(imports.import_)
+app.command()(demo.demo)
 app.add_typer(load.app, name="site")
 app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(parked.app, name="parked")

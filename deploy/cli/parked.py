@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +11,8 @@ from deploy.cli.console import print_json, say, table
 from deploy.cli.errors import CommandFailed
 from deploy.cli.options import AsJson, Data, DryRun
 from deploy.cli.site import SiteClient, find_site
-from deploy.state import SERVICES
+from deploy.state import SERVICES, ServiceName
 
-Name = StrEnum("Name", [(name, name) for name in SERVICES])
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The dossier's code (or another topic's key).")]
 
 app = typer.Typer(
@@ -102,7 +100,7 @@ def replay(
 @app.command()
 def drop(
     number: Annotated[int, typer.Argument(metavar="NUMBER", help="As `parked list` shows it.")],
-    service: Annotated[Name, typer.Option(help="Where it is parked.")],  # type: ignore[valid-type]
+    service: Annotated[ServiceName, typer.Option(help="Where it is parked.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is written down.")],
     data: Data = None,
     dry_run: DryRun = False,

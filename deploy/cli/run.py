@@ -2,19 +2,16 @@
 
 import asyncio
 import signal
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from deploy.cli.errors import CommandFailed, WrongUse
-from deploy.state import BASE_PORT, SERVICES
-
-Name = StrEnum("Name", [(name, name) for name in SERVICES])
+from deploy.state import BASE_PORT, SERVICES, ServiceName
 
 
 def run(
-    service: Annotated[Name, typer.Argument(help="Which of the four.")],  # type: ignore[valid-type]
+    service: Annotated[ServiceName, typer.Argument(help="Which of the four.")],
     host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Default: 8001 to 8004.", show_default=False)

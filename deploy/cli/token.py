@@ -13,8 +13,17 @@ from deploy.cli.site import KnownSite, find_site
 from shared.contracts.codes import normalise_agency
 from shared.security.tokens import SITE_WIDE, Role
 
-# What a person or a system outside may be; `service` is for the services of a site among themselves.
-OutsideRole = StrEnum("OutsideRole", [(role.name, role.value) for role in Role if role is not Role.SERVICE])
+
+class OutsideRole(StrEnum):
+    """What a person or a system outside may be; the role `service` is for the services of a site among themselves."""
+
+    DESK = "desk"
+    OFFICER = "officer"
+    LEADER = "leader"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+    PORTAL = "portal"
+    ADMIN = "admin"
 
 
 _HAS_AGENCY = """
@@ -24,7 +33,7 @@ FROM site.document ORDER BY version DESC LIMIT 1
 
 
 def token(
-    role: Annotated[OutsideRole, typer.Option(help="What the bearer may do.")],  # type: ignore[valid-type]
+    role: Annotated[OutsideRole, typer.Option(help="What the bearer may do.")],
     data: Data = None,
     agency: Annotated[
         str | None,

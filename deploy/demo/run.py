@@ -11,9 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from deploy.cli.books import Account, reconciled_within
 from deploy.cli.errors import CommandFailed
 from deploy.cli.imports import Job, Memory, Mode, Tally, send
-from deploy.cli.reconcile import Account, reconciled_within
 from deploy.cli.site import KnownSite, SiteClient
 from deploy.demo.cases import Case, Comparison, Verdict, compare, load_cases
 from deploy.demo.child import SiteChild, SiteFailed

@@ -138,7 +138,7 @@ class EmbeddedBroker(Supervised):
                 await self._launch_once()
                 return
             except ClientCameFirst as error:
-                log.info("%s: starting the broker once more", error)
+                log.warning("%s: starting the broker once more", error)
                 await self._process.end()
         raise StartFailed(f"clients came first {STARTS} times: stop what uses {self.bootstrap}, then start again.")
 
@@ -178,7 +178,7 @@ async def make_topics(bootstrap: str, partitions: Mapping[str, int]) -> None:
     host, _, port = bootstrap.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        new = [(name, number, 1, [], []) for name, number in partitions.items()]
+        new: list[Any] = [(name, number, 1, [], []) for name, number in partitions.items()]
         made = await _ask(reader, writer, CreateTopicsRequest_v0(new, _ADMINISTRATION_WITHIN), CreateTopicsResponse_v0)
         for name, code in made.topic_errors:
             if code == TopicAlreadyExistsError.errno:

@@ -309,8 +309,8 @@ def _ended(notice: Notice, state: State, **changes: Any) -> Notice:
     return replace(notice, state=state, due=False, next_at=None, **changes)
 
 
-def planned(notice: Notice, *, act_happened: datetime, act_lasts: timedelta, met_by: UUID | None = None) -> Step:
-    """A notice comes into being: due at once, or ended at once when its act is stale or settled already."""
+def planned(notice: Notice, *, stale: bool = False, met_by: UUID | None = None) -> Step:
+    """A notice comes into being: due at once, or ended at once when its act is too old or settled already."""
     events = (
         _say(
             NoticePlanned,
@@ -321,7 +321,7 @@ def planned(notice: Notice, *, act_happened: datetime, act_lasts: timedelta, met
             expires_at=notice.expires_at,
         ),
     )
-    if notice.planned_at - act_happened > act_lasts:
+    if stale:
         after, ended = _expired(notice, "act-too-old")
     elif met_by is not None:
         after, ended = superseded(notice, met_by)
@@ -460,7 +460,9 @@ def _sent(notice: Notice, provider: str, now: datetime) -> Step:
 
 def handed_over(notice: Notice, carrier: str, now: datetime) -> Step:
     """A letter: the carrier has it."""
-    return _sent(replace(notice, attempts=notice.attempts + 1), carrier, now) if notice.state in UNSENT else (notice, ())
+    return (
+        _sent(replace(notice, attempts=notice.attempts + 1), carrier, now) if notice.state in UNSENT else (notice, ())
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- what is heard

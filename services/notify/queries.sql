@@ -33,19 +33,17 @@ SELECT DISTINCT dossier FROM notify.telling WHERE contact_ref = ANY ($1::text[])
 
 -- name: tellings_of_contacts
 SELECT event, dossier, agency, act, happened, recorded, contact_ref, facts, met_by, decide_by
-FROM notify.telling WHERE contact_ref = ANY ($1::text[]) AND dossier = ANY ($2::text[])
+FROM notify.telling WHERE contact_ref = ANY ($1::text[]) AND dossier = ANY ($2::text[]) ORDER BY event
 
 -- name: tellings_due
 -- Acts that have waited long enough, and those whose contact came while another process decided that it had not.
 SELECT t.event, t.dossier, t.agency, t.act, t.happened, t.recorded, t.contact_ref, t.facts, t.met_by, t.decide_by
 FROM notify.telling t
 WHERE t.decide_by <= $1 OR EXISTS (SELECT 1 FROM notify.contact c WHERE c.contact_ref = t.contact_ref)
-ORDER BY t.decide_by LIMIT 500
+ORDER BY t.event LIMIT 500
 
 -- name: tellings_put
-INSERT INTO notify.telling (event, dossier, agency, act, happened, recorded, contact_ref, facts, decide_by)
-SELECT event, dossier, agency, act, happened, recorded, contact_ref, facts, decide_by
-FROM jsonb_populate_recordset(NULL::notify.telling, $1)
+INSERT INTO notify.telling SELECT * FROM jsonb_populate_recordset(NULL::notify.telling, $1)
 
 -- name: tellings_met
 UPDATE notify.telling t SET met_by = n.event
@@ -67,7 +65,7 @@ INSERT INTO notify.notice SELECT * FROM jsonb_populate_recordset(NULL::notify.no
 -- name: notices_unsent
 -- Those that an act of their dossier may overtake.
 SELECT * FROM notify.notice
-WHERE dossier = ANY ($1::text[]) AND state IN ('planned', 'held') AND matter IS NOT NULL
+WHERE dossier = ANY ($1::text[]) AND matter = ANY ($2::text[]) AND state IN ('planned', 'held')
 ORDER BY id FOR UPDATE
 
 -- name: notices_unsent_of_contacts
@@ -98,9 +96,8 @@ UPDATE notify.notice SET nonce = NULL, ciphertext = NULL, wrapped = NULL
 WHERE dossier = ANY ($1::text[]) AND recipient = ANY ($2::text[]) AND wrapped IS NOT NULL
 
 -- name: orders_forget
-UPDATE notify.postal_order SET nonce = NULL, ciphertext = NULL, wrapped = NULL,
-    due = false, next_at = NULL, state = CASE WHEN state = 'planned' THEN 'cancelled' ELSE state END
-WHERE contact_ref = ANY ($1::text[]) AND wrapped IS NOT NULL
+UPDATE notify.postal_order SET due = false, next_at = NULL, state = 'cancelled', reason = 'erased', changed_at = $2
+WHERE contact_ref = ANY ($1::text[]) AND state = 'planned' AND NOT in_flight
 
 -- name: texts_forget
 -- Texts that are older than they are kept.
@@ -122,12 +119,13 @@ SELECT EXISTS (SELECT 1 FROM notify.notice WHERE due) AS due,
 
 -- name: notices_retry
 UPDATE notify.notice SET due = true, next_at = NULL
-WHERE id IN (SELECT id FROM notify.notice WHERE next_at <= $1 ORDER BY next_at LIMIT 1000)
+WHERE id IN (SELECT id FROM notify.notice WHERE next_at <= $1 ORDER BY next_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
 
 -- name: notices_release
 -- The quiet hours are over: what was held goes out in the order planned.
 UPDATE notify.notice SET due = true
-WHERE id IN (SELECT id FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight ORDER BY id LIMIT 5000)
+WHERE id IN (SELECT id FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight ORDER BY id LIMIT 5000
+             FOR UPDATE SKIP LOCKED)
 
 -- name: notices_to_hold
 SELECT id FROM notify.notice WHERE due AND NOT bound AND state = 'planned' ORDER BY id LIMIT 1000
@@ -142,11 +140,14 @@ ORDER BY id LIMIT $1
 
 -- name: notices_begin
 -- The attempt is on record before the provider is called; a notice that was overtaken meanwhile is not begun.
+WITH free AS (
+    SELECT n.id, b.provider, b.mark
+    FROM notify.notice n JOIN unnest($1::uuid[], $2::text[], $3::bigint[]) AS b(id, provider, mark) USING (id)
+    WHERE n.due ORDER BY n.id FOR UPDATE OF n SKIP LOCKED)
 UPDATE notify.notice n
-SET due = false, in_flight = true, state = 'planned', provider = b.provider, attempts = n.attempts + 1, mark = b.mark,
-    asked = CASE WHEN b.provider = ANY (n.asked) THEN n.asked ELSE n.asked || b.provider END
-FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS b(id, provider, mark)
-WHERE n.id = b.id AND n.due
+SET due = false, in_flight = true, state = 'planned', provider = f.provider, attempts = n.attempts + 1, mark = f.mark,
+    asked = CASE WHEN f.provider = ANY (n.asked) THEN n.asked ELSE n.asked || f.provider END
+FROM free f WHERE n.id = f.id
 RETURNING n.id
 
 -- name: notices_in_flight
@@ -190,8 +191,14 @@ FROM jsonb_populate_recordset(NULL::notify.postal_order, $1) u
 WHERE o.id = u.id
 
 -- name: orders_due
-SELECT id, dossier, agency, kind, carrier, fee_to_collect, planned_at, contact_ref, nonce, ciphertext, wrapped
-FROM notify.postal_order WHERE due OR next_at <= $1 ORDER BY id LIMIT $2
+-- With what opens to the address: a letter's own content, else the contact.
+SELECT o.id, o.dossier, o.agency, o.kind, o.fee_to_collect, o.planned_at, o.notice, o.contact_ref,
+       coalesce(n.nonce, c.nonce) AS nonce, coalesce(n.ciphertext, c.ciphertext) AS ciphertext,
+       coalesce(n.wrapped, c.wrapped) AS wrapped, c.contact_ref IS NOT NULL AS known
+FROM notify.postal_order o
+     LEFT JOIN notify.notice n ON n.id = o.notice
+     LEFT JOIN notify.contact c ON c.contact_ref = o.contact_ref
+WHERE o.due OR o.next_at <= $1 ORDER BY o.id LIMIT $2
 
 -- name: orders_begin
 UPDATE notify.postal_order o SET due = false, next_at = NULL, in_flight = true, mark = $2, carrier = $3

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
@@ -49,6 +49,19 @@ MOVES: Final[Mapping[Operation, tuple[frozenset[str], DocumentState]]] = Mapping
 )
 """For each operation the states that it starts from, and the one that it leads to."""
 
+EVENTS: Final[Mapping[Operation, type[DocumentEvent]]] = MappingProxyType(
+    {
+        "accept": DocumentAccepted,
+        "refuse": DocumentRefused,
+        "assign": DocumentAssigned,
+        "start": DocumentStarted,
+        "finish": DocumentFinished,
+        "recall": DocumentRecallRequested,
+        "recall-accept": DocumentRecallAccepted,
+        "recall-refuse": DocumentRecallRefused,
+    }
+)
+
 KINDS: Final = MappingProxyType({1: "thu hồi", 2: "cập nhật", 3: "thay thế"})
 _NOT_SAFE: Final = re.compile(r"[^0-9A-Za-z.]+")
 
@@ -75,6 +88,7 @@ class Document:
     state: DocumentState
     sent_at: datetime
     changed_at: datetime
+    recorded: datetime
     dossier: str | None = None
     replaces: str | None = None
     ref: str | None = None
@@ -83,7 +97,6 @@ class Document:
     assignee: str | None = None
     reason: str | None = None
     version: int = 2
-    recorded: datetime | None = None
 
 
 def document_id(sender: str, day: date, number: str) -> str:
@@ -98,7 +111,7 @@ def document_id(sender: str, day: date, number: str) -> str:
     safe = _NOT_SAFE.sub("-", letters).strip("-.")
     if not safe:
         raise ValueError("the document's number has neither letters nor digits")
-    return f"{sender}-{day:%Y-%m-%d}-{safe}"
+    return f"{sender}-{day.isoformat()}-{safe}"
 
 
 def allowed(document: Document) -> tuple[Operation, ...]:
@@ -109,8 +122,13 @@ def allowed(document: Document) -> tuple[Operation, ...]:
 
 def sent(document: Document) -> list[DocumentEvent]:
     """A new document: within one site it is sent and has arrived in the same breath."""
-    said = {"title": document.title, "replaces": document.replaces, "ref": document.ref, "digest": document.digest}
-    return [DocumentSent(**_base(document), **said), DocumentArrived(**_base(document), **said)]
+    said = _base(document) | {
+        "title": document.title,
+        "replaces": document.replaces,
+        "ref": document.ref,
+        "digest": document.digest,
+    }
+    return [DocumentSent(**said), DocumentArrived(**said)]
 
 
 def move(
@@ -133,28 +151,13 @@ def move(
         state=MOVES[operation][1],
         before=_before(document, operation),
         changed_at=max(now, document.changed_at),
+        recorded=max(now, document.recorded),
         reason=reason if reason is not None else document.reason,
         assignee=assignee if assignee is not None else document.assignee,
         version=document.version + 1,
     )
-    base = _base(moved)
-    match operation:
-        case "accept":
-            return moved, DocumentAccepted(**base)
-        case "refuse":
-            return moved, DocumentRefused(**base, reason=reason)
-        case "assign":
-            return moved, DocumentAssigned(**base, assignee=assignee)
-        case "start":
-            return moved, DocumentStarted(**base)
-        case "finish":
-            return moved, DocumentFinished(**base)
-        case "recall":
-            return moved, DocumentRecallRequested(**base, reason=reason)
-        case "recall-accept":
-            return moved, DocumentRecallAccepted(**base)
-        case "recall-refuse":
-            return moved, DocumentRecallRefused(**base, reason=reason)
+    said = {name: text for name, text in (("reason", reason), ("assignee", assignee)) if text is not None}
+    return moved, EVENTS[operation](**_base(moved) | said)
 
 
 def referred(earlier: Document, by: Document, now: datetime) -> tuple[Document, DocumentEvent] | None:
@@ -174,7 +177,7 @@ def _before(document: Document, operation: Operation) -> DocumentState | None:
     return document.before if operation == "recall-refuse" else None
 
 
-def _base(document: Document) -> dict[str, object]:
+def _base(document: Document) -> dict[str, Any]:
     return {
         "document": document.id,
         "number": document.number,
@@ -187,9 +190,7 @@ def _base(document: Document) -> dict[str, object]:
     }
 
 
-def envelope_of(
-    document: Document, event: DocumentEvent, sequence: int, recorded: datetime, source: str
-) -> Envelope:
+def envelope_of(document: Document, event: DocumentEvent, sequence: int, source: str) -> Envelope:
     """The event on the document's own line."""
     return Envelope(
         topic=DOCUMENT_TOPIC,
@@ -198,7 +199,7 @@ def envelope_of(
         type=event.short,
         subject=document.id,
         time=document.changed_at,
-        recorded=recorded,
+        recorded=document.recorded,
         sequence=sequence,
         mode="live",
         data=event.to_json(),

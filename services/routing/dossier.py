@@ -107,4 +107,3 @@ def public_id(original: UUID) -> UUID:
     noise = int.from_bytes(blake2b(original.bytes, digest_size=8, person=b"public view").digest())
     head = (original.int >> 64) & ~0xF000 | 0x7000
     return UUID(int=head << 64 | 0x8000_0000_0000_0000 | noise & 0x3FFF_FFFF_FFFF_FFFF)
-

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from services.routing.dossier import Dossier
 from services.routing.store import Store
@@ -84,24 +85,28 @@ class Batch:
         dossier.follow(envelope.id, data, confidential=procedure is not None and procedure.confidential)
         if not dossier.confidential:
             self.out.append(dossier.say_public(envelope, data, self._now, self._source))
-        if starts_a_route(envelope, data) and isinstance(data, DossierProcessingStarted):
-            walk = self.walks.setdefault(code, Walk(code, dossier.agency, dossier.state, dossier.due_at))
-            walk.state, walk.due_at, dossier.routed = dossier.state, dossier.due_at, True
+        walk = self.walks.get(code)
+        if isinstance(data, DossierProcessingStarted) and starts_a_route(envelope, data):
             entered = before if data.previous == data.state and before is not None else envelope.id
-            walk.begin(data.route, envelope.id, entered, self._directory, self._happened(envelope))
-            self._say(dossier, walk)
-        elif dossier.routed and (walk_or_none := self.walks.get(code)) is not None:
-            self._follow_on_the_route(dossier, walk_or_none, envelope, data)
+            self._begin(dossier, envelope, data, entered)
+        elif dossier.routed and walk is not None:
+            self._follow_on_the_route(dossier, walk, envelope, data)
 
     def _contradiction(self, dossier: Dossier, envelope: Envelope, data: DossierEvent) -> str | None:
         if starts_a_route(envelope, data) and dossier.routed:
             return "the dossier's route was started before"
         return dossier.contradicts(data)
 
+    def _begin(self, dossier: Dossier, envelope: Envelope, data: DossierProcessingStarted, entered: UUID) -> None:
+        walk = self.walks.setdefault(dossier.code, Walk(dossier.code, dossier.agency, dossier.state, dossier.due_at))
+        walk.state, walk.due_at, dossier.routed = dossier.state, dossier.due_at, True
+        walk.begin(data.route, envelope.id, entered, self._directory, self._happened(envelope))
+        self._say(dossier, walk)
+
     def _follow_on_the_route(self, dossier: Dossier, walk: Walk, envelope: Envelope, data: DossierEvent) -> None:
         walk.state, walk.due_at = dossier.state, dossier.due_at
         if isinstance(data, DossierCorrected) and data.undoes in (walk.started, walk.entered):
-            walk.undo(f"Việc bắt đầu giải quyết hồ sơ đã bị hủy: {data.reason}", self._happened(envelope))
+            walk.undo(f"Việc bắt đầu giải quyết đã bị hủy: {data.reason}"[:2000], self._happened(envelope))
             dossier.routed = False
         elif data.state in ENDED:
             walk.recall_open(reason_of_the_end(data), self._happened(envelope))

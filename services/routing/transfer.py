@@ -437,4 +437,3 @@ class Walk:
             return first_due(counted, now, directory.calendar_for(agency, now))
         except (ClockError, DirectoryError, ValueError):
             return self.due_at
-

@@ -20,9 +20,11 @@ from services.stats.indicator import (
     last_instant,
     local_midnight,
     micros,
+    month_of,
     months_between,
 )
 from services.stats.store import Store
+from shared.contracts.codes import local_day
 from shared.directory.directory import Directory
 from shared.service import Service
 from shared.store.inbox import Fault, Received
@@ -171,7 +173,8 @@ class Handlers:
                 if whom and row["judged"] >= since and row["at"] < recorded:
                     period = (row["from_day"], row["to_day"])
                     periods[period] = max(row["judged"], periods.get(period, row["judged"]))
-            rows += _restated(dossier, revision, periods, set(months_between(since, recorded)))
+            if periods:
+                rows += _restated(dossier, revision, periods)
         return rows
 
 
@@ -187,12 +190,11 @@ def _first_told(dossier: Dossier, revision: Revision) -> bool:
 
 
 def _restated(
-    dossier: Dossier,
-    revision: Revision,
-    periods: dict[tuple[date, date], datetime],
-    closed: set[tuple[date, date]],
+    dossier: Dossier, revision: Revision, periods: dict[tuple[date, date], datetime]
 ) -> list[tuple[Any, ...]]:
+    """Rows of the table of restatements; those of closed months are still to be published."""
     rows: list[tuple[Any, ...]] = []
+    today = local_day(instant_of(revision.recorded))
     for (first, last), judged in sorted(periods.items()):
         start = micros(local_midnight(first))
         changes = _difference(revision.before, revision.after, start, micros(judged))
@@ -208,7 +210,7 @@ def _restated(
                     revision.event.type,
                     instant_of(revision.event.happened),
                     instant_of(revision.recorded),
-                    (first, last) not in closed,
+                    month_of(first) != (first, last) or today <= last,
                 )
             )
     return rows
@@ -217,4 +219,4 @@ def _restated(
 def _difference(before: Sequence[Act], after: Sequence[Act], start: int, judged: int) -> dict[str, int]:
     """By how much each cell changes for one dossier."""
     was, now = cells(before, start, judged), cells(after, start, judged)
-    return {cell: 1 for cell in sorted(now - was)} | {cell: -1 for cell in sorted(was - now)}
+    return dict.fromkeys(sorted(now - was), 1) | dict.fromkeys(sorted(was - now), -1)

@@ -11,8 +11,8 @@ Facts that move no figure (the start of work, the return of the result, notices 
 whole microseconds since 1970 (UTC), `None` standing for one that never comes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

@@ -74,7 +74,7 @@ class Publisher:
     async def ids(self, topics: Sequence[str]) -> dict[str, str]:
         async with self._watching() as watcher:
             found = await topic_ids(watcher._client, [self._settings.topic(name) for name in topics])
-            return {self._settings.plain(topic): id for topic, id in found.items()}
+            return {self._settings.plain(topic): found[topic] for topic in found}
 
     async def create(self, topics: Sequence[str]) -> None:
         """Creates topics as the plan says; one that exists by now is left as it is."""

@@ -10,7 +10,16 @@ from uuid import UUID
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import AbstractType, Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from aiokafka.protocol.types import (
+    AbstractType,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
 
 
 class _Uuid(AbstractType[UUID]):  # type: ignore[misc]

@@ -29,10 +29,11 @@ class Migration:
 
 def migrations_of(package: str) -> list[Migration]:
     """The migrations in `package`/migrations, by number; numbers are contiguous from 1."""
-    found = []
-    for entry in resources.files(package).joinpath("migrations").iterdir():
-        if match := _FILE.match(entry.name):
-            found.append(Migration(package, int(match[1]), match[2], entry.read_text(encoding="utf-8")))
+    found = [
+        Migration(package, int(match[1]), match[2], entry.read_text(encoding="utf-8"))
+        for entry in resources.files(package).joinpath("migrations").iterdir()
+        if (match := _FILE.match(entry.name))
+    ]
     found.sort(key=lambda m: m.number)
     if [m.number for m in found] != list(range(1, len(found) + 1)):
         raise MigrationRefused(f"{package}/migrations: the numbers are not contiguous from 0001")

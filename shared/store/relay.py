@@ -224,7 +224,7 @@ class Relay:
         ends = await self._bus.ends(self._topics)
         missing = set(self._topics) - {topic for topic, _ in ends}
         lower = {topic for (topic, number), end in ends.items() if end < self._ends.get((topic, number), 0)}
-        other = {topic for topic, id in ids.items() if self._ids.get(topic, id) != id}
+        other = {topic for topic in ids if self._ids.get(topic, ids[topic]) != ids[topic]}
         if emptied := sorted((missing & set(self._ids)) | lower | other | self._emptied):
             await connection.execute(
                 self._queries["rebuild_begin"],
@@ -239,7 +239,7 @@ class Relay:
             await self._bus.create(sorted(missing))
             ids = await self._bus.ids(self._topics)
             ends = await self._bus.ends(self._topics)
-        if new := {topic: id for topic, id in ids.items() if self._ids.get(topic) != id}:
+        if new := {topic: ids[topic] for topic in ids if self._ids.get(topic) != ids[topic]}:
             await connection.execute(self._queries["bus_topic_put"], list(new), list(new.values()))
             self._ids |= new
         self._ends = dict(ends)

@@ -84,8 +84,7 @@ def _to_base64(content: bytes) -> str:
 def headers_from_json(stored: Sequence[Sequence[str | None]]) -> list[tuple[str, bytes | None]]:
     """The headers as they came."""
     return [
-        (b64decode(name or "").decode(), None if content is None else b64decode(content))
-        for name, content in stored
+        (b64decode(name or "").decode(), None if content is None else b64decode(content)) for name, content in stored
     ]
 
 

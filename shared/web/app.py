@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from shared.contracts.codes import normalise_agency
 from shared.security.tokens import Principal, Role
-from shared.web.problem import Problem, Wrong, forbidden, pointer_of
+from shared.web.problem import Problem, Wrong, forbidden, not_found, pointer_of
 
 log = structlog.get_logger("lienthong.web")
 
@@ -42,6 +42,11 @@ class ContractRoute(APIRoute):
                     f"Unknown query parameter {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}.",
                     [Wrong("This query parameter is not known.", "/" + name) for name in unknown],
                 )
+            if any("\0" in str(value) for value in request.path_params.values()):
+                raise not_found("This")
+            if nulls := sorted(name for name, value in request.query_params.multi_items() if "\0" in value):
+                wrongs = [Wrong("A parameter is text without zero bytes.", "/" + name) for name in nulls]
+                raise Problem(422, "invalid", wrongs[0].detail, wrongs)
             return await handler(_JsonRequest(request.scope, request.receive))
 
         return strict
@@ -105,7 +110,7 @@ def make_app(title: str, description: str) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:
-        codes = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}
+        codes = {404: "not-found", 405: "method-not-allowed", 400: "bad-request", 413: "too-large"}
         detail = str(error.detail) if error.status_code != 400 else "The body is no JSON."
         return Problem(
             error.status_code, codes.get(error.status_code, "error"), detail, headers=dict(error.headers or {})
@@ -127,7 +132,7 @@ def refused(errors: Any) -> Problem:
     """The validation errors of pydantic as a problem: 400 for what is no JSON, else 422 with pointers."""
     wrongs = []
     for error in errors:
-        location = [part for part in error["loc"] if part not in ("body", "query", "path", "header")]
+        location = error["loc"][1:]
         if error["type"] == "json_invalid":
             return Problem(400, "bad-json", "The body is no JSON.", [Wrong("not JSON", "")])
         message = str(error["msg"]).removeprefix("Value error, ")

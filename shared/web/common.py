@@ -1,17 +1,19 @@
 """The routes that every service has: probes, metrics, schemas, and what the services and operators ask each other."""
 
+from hmac import compare_digest
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from shared.contracts.codes import Instant, Text, format_instant
+from shared.contracts.codes import Instant, Name, Text, format_instant
 from shared.contracts.envelope import Unreadable, decode
 from shared.contracts.schema import all_schemas
 from shared.observe.metrics import choose_encoder
 from shared.security.tokens import Role
 from shared.service import Service
+from shared.store.room import headers_from_json
 from shared.web.app import Asking, Body, allow, router
 from shared.web.ledger import envelope_to_json
 from shared.web.problem import Problem, not_found
@@ -41,7 +43,7 @@ def common_routes(service: Service) -> APIRouter:
         """Prometheus text, or OpenMetrics when `Accept` asks for it."""
         wanted = service.settings.metrics_token
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if wanted is not None and given != wanted.get_secret_value():
+        if wanted is not None and not compare_digest(given.encode(), wanted.get_secret_value().encode()):
             raise Problem(401, "unauthorized", "This needs the metrics token.", headers={"WWW-Authenticate": "Bearer"})
         await service.observe()
         encode, kind = choose_encoder(request.headers.get("accept", ""))
@@ -122,20 +124,23 @@ def common_routes(service: Service) -> APIRouter:
         }
 
     class Replay(Body):
-        topic: str
-        key: str
+        topic: Name
+        key: Name
         dry_run: bool = False
 
     @routes.post("/v1/parked/replay", tags=["operators"])
     async def replay(who: Asking, body: Replay) -> dict[str, Any]:
         """Continues a parked key with its owner's own events; what the owner does not have is discarded."""
         allow(who, Role.OPERATOR, Role.SERVICE)
-        if service.consumer is None:
+        if service.consumer is None or body.topic not in service.consumer.topics:
             raise not_found("A parked event here")
-        return await service.consumer.replay(body.topic, body.key, who=who.subject, dry_run=body.dry_run)
+        try:
+            return await service.consumer.replay(body.topic, body.key, who=who.subject, dry_run=body.dry_run)
+        except OSError as error:
+            raise _owner_away(error) from None
 
     class Drop(Body):
-        number: Annotated[int, Field(ge=1)]
+        number: Annotated[int, Field(ge=1, lt=1 << 63)]
         reason: Text
         dry_run: bool = False
 
@@ -145,7 +150,10 @@ def common_routes(service: Service) -> APIRouter:
         allow(who, Role.OPERATOR, Role.SERVICE)
         if service.consumer is None:
             raise not_found("A parked event here")
-        done = await service.consumer.drop(body.number, body.reason, who=who.subject, dry_run=body.dry_run)
+        try:
+            done = await service.consumer.drop(body.number, body.reason, who=who.subject, dry_run=body.dry_run)
+        except OSError as error:
+            raise _owner_away(error) from None
         if done is None:
             raise not_found("This parked event")
         return done
@@ -162,16 +170,17 @@ def common_routes(service: Service) -> APIRouter:
     return routes
 
 
+def _owner_away(error: OSError) -> Problem:
+    return Problem(503, "owner-away", f"{error}; nothing was changed, ask again.", headers={"Retry-After": "5"})
+
+
 def redacted(service: str, row: Any) -> dict[str, Any]:
     """A parked event as an operator may see it: where it came from and why it waits; never what it said."""
-    headers = {name: value for name, value in row["headers"] if name in ("ce_type", "ce_time", "ce_source")}
+    headers = headers_from_json(row["headers"])
     try:
-        envelope = decode(
-            row["topic"], row["key"].encode(), row["value"], [(n, v.encode("latin-1")) for n, v in row["headers"]]
-        )
-        kind = envelope.type
+        kind = decode(row["topic"], row["key"].encode(), row["value"], headers).type
     except Unreadable:
-        kind = headers.get("ce_type", "")[:120]
+        kind = (dict(headers).get("ce_type") or b"").decode("utf-8", "replace")
     return {
         "service": service,
         "number": row["number"],
@@ -179,7 +188,7 @@ def redacted(service: str, row: Any) -> dict[str, Any]:
         "key": row["key"],
         "sequence": row["sequence"],
         "event": row["event_id"],
-        "type": kind,
+        "type": kind[:120],
         "state": row["state"],
         "reason": row["reason"],
         "detail": row["detail"],

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.security.tokens import Principal, TokenRefused
@@ -12,8 +13,14 @@ MAX_BODY = 1 << 20
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/docs/.*", "/openapi.json", "/asyncapi.json")
 
 
-class TooLarge(Exception):
-    """The body went over the limit while it was read."""
+METRICS = "/metrics"  # a token that comes here is the scraper's, for the route to check
+
+
+class TooLarge(HTTPException):
+    """The body went over the limit while it was read. An HTTPException: FastAPI calls all else a body that is no JSON."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"The body is over {limit} bytes; send it in parts.")
 
 
 class Gate:
@@ -46,13 +53,15 @@ class Gate:
             self._check_kind(scope)
             limit = self._large.get(scope["path"], MAX_BODY)
             declared = _header(scope, b"content-length")
-            if declared.isdigit() and int(declared) > limit:
-                raise _too_large(limit)
+            if declared.isascii() and declared.isdigit() and int(declared) > limit:
+                raise TooLarge(limit)
         except Problem as problem:
             await problem.response()(scope, receive, send)
             return
+        except TooLarge as error:
+            await Problem(413, "too-large", error.detail).response()(scope, receive, send)
+            return
         read = 0
-        started = False
 
         async def limited() -> Message:
             nonlocal read
@@ -60,24 +69,14 @@ class Gate:
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 if read > limit:
-                    raise TooLarge
+                    raise TooLarge(limit)
             return message
 
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, limited, watched)
-        except TooLarge:
-            if started:
-                raise
-            await _too_large(limit).response()(scope, receive, send)
+        await self._app(scope, limited, send)
 
     def _principal(self, scope: Scope) -> Principal | None:
         scheme, _, token = _header(scope, b"authorization").partition(" ")
-        if token.strip() and scheme.lower() == "bearer":
+        if token.strip() and scheme.lower() == "bearer" and scope["path"] != METRICS:
             try:
                 return self._verify(token.strip())
             except TokenRefused as error:
@@ -108,7 +107,3 @@ def _header(scope: Scope, name: bytes) -> str:
 
 def _unauthorized(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(413, "too-large", f"The body is over {limit} bytes; send it in parts.")

@@ -61,8 +61,17 @@ async def request_key(request: Request, who: Principal) -> RequestKey | None:
     if _KEY.fullmatch(key) is None:
         raise Problem(422, "idempotency-key-invalid", "An Idempotency-Key is 1 to 200 printable ASCII characters.")
     body = await request.body()
-    value = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS) if body else b""
+    value = orjson.dumps(_comparable(orjson.loads(body)), option=orjson.OPT_SORT_KEYS) if body else b""
     return RequestKey(who.subject, request.url.path, key, sha256(value).digest())
+
+
+def _comparable(value: Any) -> Any:
+    """The value with equal numbers written alike: 1.0 is 1."""
+    if isinstance(value, dict):
+        return {name: _comparable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_comparable(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
 
 
 def replayed(key: RequestKey, row: Any) -> Response:
@@ -113,7 +122,7 @@ class Writes:
                 if key is not None:
                     # Two processes with one key: the second waits here for the first and finds its answer.
                     await connection.execute(
-                        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "\0".join(key.identity)
+                        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "\n".join(key.identity)
                     )
                     rows = await connection.fetch(queries["answer_find"], [key.subject], [key.path], [key.key])
                     if rows:

@@ -235,7 +235,7 @@ async def consume(group: str, ledger: Ledger, lives: Lives, bootstrap: str, read
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - asked a few times a run: not worth an event per record
+    while not condition():
         await asyncio.sleep(0.01)
 
 

@@ -17,7 +17,7 @@ import asyncpg
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from deploy.embedded import DataInUse, EmbeddedBroker, EmbeddedPostgres, PortTaken, make_topics
 from deploy.embedded.broker import ClientCameFirst
@@ -359,11 +359,11 @@ async def test_records_confirmed_before_their_topic_was_made_end_the_life(folder
 
 
 async def name_topic(bootstrap: str) -> None:
-    """As a client does that knows no better: asking for the topic makes it."""
-    stranger = AIOKafkaProducer(bootstrap_servers=bootstrap)
-    await stranger.start()
-    await stranger.partitions_for(TOPIC)
-    await stranger.stop()
+    """What a client that names an unknown topic brings about."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(TOPIC, 4, 1)])
+    await admin.close()
 
 
 async def fill(producer: AIOKafkaProducer, megabytes: int) -> None:

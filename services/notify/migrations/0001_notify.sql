@@ -108,6 +108,7 @@ CREATE INDEX notice_expires ON notice (expires_at) WHERE state IN ('planned', 'h
 CREATE INDEX notice_post ON notice (post_at) WHERE post_at IS NOT NULL;
 CREATE INDEX notice_state ON notice (state, id) WHERE state NOT IN ('sent', 'delivered');
 
+-- Addresses lie with the contact, a letter's text with its notice.
 CREATE TABLE postal_order (
     id             uuid PRIMARY KEY,
     dossier        text NOT NULL,
@@ -127,10 +128,7 @@ CREATE TABLE postal_order (
     next_at        timestamptz,
     amount         bigint,
     reason         text,
-    changed_at     timestamptz,
-    nonce          text,
-    ciphertext     text,
-    wrapped        text
+    changed_at     timestamptz
 );
 CREATE INDEX postal_order_dossier ON postal_order (dossier, id);
 CREATE INDEX postal_order_agency ON postal_order (agency, id);

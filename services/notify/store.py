@@ -1,0 +1,256 @@
+"""All SQL of notify, and how its rows become what the decisions work with."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.notify.notice import Dossier, Notice, Person, Step, Telling
+from services.notify.postal import Order, OrderStep
+from shared.contracts.codes import uuid7
+from shared.contracts.envelope import Envelope
+from shared.contracts.events import EventData
+from shared.security.sealing import SealBroken, Sealed, seal, unseal, unwrap
+from shared.service import Service
+from shared.store.pool import Connection
+from shared.store.queries import Queries
+
+NOTICE_TOPIC = "lienthong.notice.v1"
+
+_NOTICE_FIELDS = tuple(field.name for field in fields(Notice))
+_ORDER_FIELDS = tuple(field.name for field in fields(Order))
+_TELLING_FIELDS = tuple(field.name for field in fields(Telling))
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A person's data as it came: sealed; without a key the person was erased."""
+
+    contact_ref: str
+    nonce: str | None = None
+    ciphertext: str | None = None
+    wrapped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedNotice:
+    """A new notice with its recipient and text."""
+
+    notice: Notice
+    sealed: Sealed
+
+    def as_row(self) -> dict[str, Any]:
+        return {name: getattr(self.notice, name) for name in _NOTICE_FIELDS} | {
+            "nonce": self.sealed.nonce,
+            "ciphertext": self.sealed.ciphertext,
+            "wrapped": self.sealed.wrapped,
+        }
+
+
+Said = tuple[str, datetime, EventData]
+"""A dossier's code, when it happened, and the event that says so."""
+
+
+class Store:
+    """The tables of notify. Locks are taken in one order: dossiers by code; who has a dossier may lock what hangs on it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.queries = Queries("services.notify", "notify")
+
+    # -- sealed data
+
+    def person(self, contact: Contact) -> Person:
+        """What a notice needs of a person, opened by the system to tell them; not a read by anybody."""
+        if contact.nonce is None or contact.ciphertext is None or contact.wrapped is None:
+            return Person(erased=True)
+        try:
+            content = unseal(
+                self._service.keys, contact.contact_ref, contact.nonce, contact.ciphertext, contact.wrapped
+            )
+        except SealBroken:
+            return Person()  # sealed for others only: there is no way to this person from here
+        return Person(
+            content.get("name"),
+            content.get("phone"),
+            content.get("address"),
+            "en" if content.get("language") == "en" else "vi",
+        )
+
+    def seal(self, contact: Contact, content: dict[str, Any]) -> Sealed:
+        assert contact.wrapped is not None
+        keys = self._service.keys
+        return seal(keys, contact.contact_ref, content, unwrap(keys, contact.wrapped))
+
+    def open(self, row: Any, contact_ref: str) -> dict[str, Any] | None:
+        """The content of a notice or order; None when it was forgotten."""
+        if row["wrapped"] is None:
+            return None
+        return unseal(self._service.keys, contact_ref, row["nonce"], row["ciphertext"], row["wrapped"])
+
+    # -- dossiers and what is said of them
+
+    async def lock_dossiers(self, connection: Connection, codes: Iterable[str]) -> dict[str, Dossier]:
+        rows = await connection.fetch(self.queries["dossiers_lock"], sorted(set(codes)))
+        return {row["code"]: Dossier(**row) for row in rows}
+
+    async def put_dossiers(self, connection: Connection, dossiers: Iterable[Dossier]) -> None:
+        await connection.execute(self.queries["dossiers_put"], sorted(dossiers, key=lambda d: d.code))
+
+    async def say(
+        self, connection: Connection, dossiers: Mapping[str, Dossier], said: Sequence[Said], now: datetime
+    ) -> None:
+        """Appends events to dossiers that are locked and counts their sequences on; the caller writes the dossiers."""
+        envelopes = []
+        for code, happened, event in said:
+            dossier = dossiers[code]
+            dossier.sequence += 1
+            dossier.recorded = now if dossier.recorded is None else max(now, dossier.recorded)
+            envelopes.append(
+                Envelope(
+                    topic=NOTICE_TOPIC,
+                    id=uuid7(),
+                    source=self._service.source,
+                    type=event.short,
+                    subject=code,
+                    time=happened,
+                    recorded=dossier.recorded,
+                    sequence=dossier.sequence,
+                    mode="live",
+                    data=event.to_json(),
+                )
+            )
+        await self._service.log.append(connection, envelopes)
+
+    async def _publish(
+        self, connection: Connection, dossiers: Mapping[str, Dossier], said: Sequence[Said], now: datetime
+    ) -> None:
+        if not said:
+            return
+        await self.say(connection, dossiers, said, now)
+        changed = sorted({code for code, _, _ in said})
+        await connection.execute(
+            self.queries["dossiers_publish"],
+            changed,
+            [dossiers[code].sequence for code in changed],
+            [dossiers[code].recorded for code in changed],
+        )
+
+    # -- contacts and acts that wait
+
+    async def contacts(self, connection: Connection, refs: Iterable[str]) -> dict[str, Contact]:
+        rows = await connection.fetch(self.queries["contacts"], sorted(set(refs)))
+        return {row["contact_ref"]: Contact(**row) for row in rows}
+
+    async def put_contacts(self, connection: Connection, contacts: Sequence[Contact]) -> None:
+        ordered = sorted(contacts, key=lambda c: c.contact_ref)
+        await connection.execute(
+            self.queries["contacts_put"],
+            [c.contact_ref for c in ordered],
+            [c.nonce for c in ordered],
+            [c.ciphertext for c in ordered],
+            [c.wrapped for c in ordered],
+        )
+
+    async def take_tellings(self, connection: Connection, tellings: Sequence[Telling]) -> list[Telling]:
+        """Those of the waiting acts that are ours to decide: another process may have been quicker."""
+        rows = await connection.fetch(self.queries["tellings_take"], [t.event for t in tellings])
+        taken = {row["event"] for row in rows}
+        return [t for t in tellings if t.event in taken]
+
+    # -- notices
+
+    async def put_new(self, connection: Connection, new: Sequence[SealedNotice | Order]) -> None:
+        """Stores new notices and orders; promise 9: the unique index lets no notice be stored twice."""
+        if notices := [each.as_row() for each in new if isinstance(each, SealedNotice)]:
+            await connection.execute(self.queries["notices_put"], notices)
+        if orders := [each for each in new if isinstance(each, Order)]:
+            await connection.execute(self.queries["orders_put"], orders)
+
+    async def write(self, connection: Connection, steps: Sequence[tuple[Notice, Step]], now: datetime) -> list[Said]:
+        """Writes the notices that changed; what is to be said of them, in order."""
+        changed = [after for before, (after, _) in steps if after is not before]
+        if changed:
+            await connection.execute(self.queries["notices_move"], changed)
+        gone = [n.id for n in changed if n.channel == "postal" and n.state in ("superseded", "expired", "failed")]
+        if gone:
+            await connection.execute(self.queries["orders_cancel"], gone, now)
+        return [(after.dossier, now, event) for _, (after, events) in steps for event in events]
+
+    async def move(
+        self,
+        connection: Connection,
+        codes: Iterable[str],
+        ids: Sequence[UUID],
+        step: Callable[[Notice], Step],
+        *,
+        now: datetime,
+        happened: datetime | None = None,
+    ) -> dict[UUID, Notice]:
+        """Locks, changes, writes and says: one transition of many notices, in the caller's transaction."""
+        dossiers = await self.lock_dossiers(connection, codes)
+        rows = await connection.fetch(self.queries["notices_lock"], list(ids))
+        steps = [(notice, step(notice)) for notice in map(notice_of, rows)]
+        said = await self.write(connection, steps, now)
+        if happened is not None:
+            said = [(code, happened, event) for code, _, event in said]
+        await self._publish(connection, dossiers, said, now)
+        return {after.id: after for _, (after, _) in steps}
+
+    async def codes_of(self, connection: Connection, ids: Sequence[UUID]) -> list[str]:
+        return [row["dossier"] for row in await connection.fetch(self.queries["notice_dossiers"], list(ids))]
+
+    # -- orders
+
+    async def move_orders(
+        self,
+        connection: Connection,
+        codes: Iterable[str],
+        ids: Sequence[UUID],
+        step: Callable[[Order], OrderStep],
+        of_letter: Callable[[Order, Notice], Step],
+        *,
+        now: datetime,
+        happened: datetime | None = None,
+    ) -> list[Order]:
+        """Locks, changes, writes and says: a transition of orders, and with it of the letters that they carry."""
+        dossiers = await self.lock_dossiers(connection, codes)
+        orders = [order_of(row) for row in await connection.fetch(self.queries["orders_lock"], list(ids))]
+        letters = {
+            notice.id: notice
+            for notice in map(
+                notice_of,
+                await connection.fetch(self.queries["notices_lock"], [o.notice for o in orders if o.notice]),
+            )
+        }
+        said: list[Said] = []
+        changed, steps = [], []
+        for before in orders:
+            after, events = step(before)
+            if after is not before:
+                changed.append(after)
+            said += [(after.dossier, now, event) for event in events]
+            if before.notice in letters:
+                letter = letters[before.notice]
+                steps.append((letter, of_letter(after, letter)))
+        if changed:
+            await connection.execute(self.queries["orders_move"], changed)
+        said += await self.write(connection, steps, now)
+        if happened is not None:
+            said = [(code, happened, event) for code, _, event in said]
+        await self._publish(connection, dossiers, said, now)
+        return changed
+
+
+def notice_of(row: Any) -> Notice:
+    values = {name: row[name] for name in _NOTICE_FIELDS}
+    return Notice(**values | {"tried": tuple(row["tried"]), "asked": tuple(row["asked"])})
+
+
+def order_of(row: Any) -> Order:
+    return Order(**{name: row[name] for name in _ORDER_FIELDS})
+
+
+def telling_of(row: Any) -> Telling:
+    return Telling(**{name: row[name] for name in _TELLING_FIELDS})

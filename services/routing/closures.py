@@ -1,0 +1,65 @@
+"""Agencies change: what lies open with an agency that has closed goes to its successor."""
+
+import asyncio
+from datetime import date
+
+from services.routing.handlers import transfer_envelopes
+from services.routing.store import Store
+from shared.contracts.codes import local_day, uuid7
+from shared.directory.directory import Directory, NoTarget
+from shared.service import Service
+
+BATCH = 500
+
+
+class Closures:
+    """Looks after each load of the directory, and every now and then, because an agency closes at midnight by itself."""
+
+    def __init__(self, service: Service, store: Store, poll: float) -> None:
+        self._service, self._store, self._poll = service, store, poll
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        self._service.directory.on_change.append(self._on_change)
+        while True:
+            self._service.beat("closures")
+            self._changed.clear()
+            if self._service.directory.loaded:
+                while await self.sweep():
+                    self._service.beat("closures")
+            try:
+                async with asyncio.timeout(self._poll):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _on_change(self, _: Directory) -> None:
+        self._changed.set()
+
+    async def sweep(self) -> int:
+        """Reroutes up to a batch of open transfers to the successors of closed agencies; how many it found."""
+        directory = self._service.directory.current
+        async with self._service.pool.acquire() as connection:
+            today = local_day(await self._service.log.now(connection))
+            closed = [code for code in directory.agencies if not directory.valid_on(code, today)]
+            left = [code for code in closed if _succeeded(directory, code, today)]
+            found = await self._store.open_at(connection, left, BATCH) if left else {}
+        for code, transfers in found.items():
+            async with self._service.pool.acquire() as connection, connection.transaction():
+                dossier = (await self._store.lock(connection, [code]))[code]
+                walk = (await self._store.walks(connection, [dossier]))[code]
+                now = await self._service.log.now(connection)
+                walk.leave_closed({each: uuid7() for each in transfers}, directory, now)
+                envelopes = transfer_envelopes(dossier, walk, now, self._service.source)
+                await self._store.write(connection, [dossier], [walk])
+                await self._service.log.append(connection, envelopes)
+            self._service.wake()
+        return sum(len(transfers) for transfers in found.values())
+
+
+def _succeeded(directory: Directory, code: str, today: date) -> bool:
+    try:
+        directory.successor_of(code, today)
+    except NoTarget:
+        return False
+    return True

@@ -1,0 +1,374 @@
+"""HTTP of stats: parse, call, answer."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AfterValidator, Field, StringConstraints
+from starlette.responses import HTMLResponse, Response
+
+from services.stats import report as ii06a
+from services.stats.dashboard import Dashboard
+from services.stats.figures import CELLS, freshness, indicators, local_text, own_index, ranking, report_ii06a
+from services.stats.index766 import formulas_on, index766
+from services.stats.indicator import Period, last_instant, local_midnight
+from services.stats.rebuild import rebuild
+from services.stats.settings import StatsSettings
+from services.stats.store import By, Question, Store
+from shared.contracts.codes import Instant, Name
+from shared.directory.directory import Directory, UnknownAgency
+from shared.security.access import scope_of
+from shared.security.tokens import Principal, Role
+from shared.service import Service
+from shared.web.app import Asking, Body, allow, known_agency, router
+from shared.web.problem import Problem, Wrong, forbidden, invalid, not_found
+
+PAGE = 200
+WINDOWS = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+    "90d": timedelta(days=90),
+}
+OWN_SCOPE = (Role.DESK, Role.OFFICER, Role.PORTAL)
+READERS = (*OWN_SCOPE, Role.LEADER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE)
+
+
+def _day(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("this day is not on the calendar") from None
+    if not 1900 <= day.year <= 2200:
+        raise ValueError("this day is not between 1900 and 2200")
+    return day
+
+
+Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_day)]
+Agency = Annotated[str, Query(description="Agency code, of either form.")]
+Code = Annotated[str | None, Query(min_length=1, max_length=200)]
+Cursor = Annotated[str | None, Query(max_length=500)]
+
+
+class Asked:
+    """What every question about a period has in common."""
+
+    def __init__(
+        self,
+        agency: Agency,
+        first: Annotated[Day, Query(alias="from")],
+        last: Annotated[Day, Query(alias="to")],
+        subtree: bool = False,
+        by: By = "receiving",
+        as_of: Annotated[Instant | None, Query(description="Acts up to then; default now.")] = None,
+        known_at: Annotated[Instant | None, Query(description="As it was known then; default now.")] = None,
+        procedure: Code = None,
+        field: Code = None,
+    ) -> None:
+        self.agency, self.subtree, self.by = known_agency(agency), subtree, by
+        self.first, self.last = _a_day(first), _a_day(last)
+        self.as_of, self.known_at, self.procedure, self.field = as_of, known_at, procedure, field
+
+    def question(self, agencies: Sequence[str]) -> Question:
+        """Judged at the earlier of as_of and the end of the period. 422 for what cannot be asked."""
+        now = datetime.now(UTC)
+        if self.last < self.first:
+            raise invalid("to is before from.", "/to", "period-inverted")
+        start = local_midnight(self.first)
+        as_of = now if self.as_of is None else self.as_of
+        if as_of > now:
+            raise invalid("as_of lies in the future.", "/as_of", "as-of-in-the-future")
+        if as_of < start:
+            raise invalid("as_of is before from.", "/as_of", "as-of-before-from")
+        period = Period(start, min(as_of, last_instant(self.last)))
+        return Question(agencies, period, self.known_at or now, self.by, self.procedure, self.field)
+
+
+def _a_day(value: Any) -> date:
+    assert isinstance(value, date)  # what AfterValidator has made of the text
+    return value
+
+
+Period_ = Annotated[Asked, Depends(Asked)]
+
+
+class Count(Body):
+    code: Annotated[str, Field(max_length=100)]
+    numerator: Annotated[int, Field(ge=0)] | None
+    denominator: Annotated[int, Field(ge=0)] | None
+
+
+class ProgressCounts(Body):
+    received: Annotated[int, Field(ge=0)] | None
+    on_time: Annotated[int, Field(ge=0)] | None
+    overdue: Annotated[int, Field(ge=0)] | None = None
+    average_days: Annotated[float, Field(ge=0)] | None = None
+
+
+class PaymentCounts(Body):
+    paid_online: Annotated[int, Field(ge=0)] | None
+    with_fee: Annotated[int, Field(ge=0)] | None
+    procedures_with_online_payment: Annotated[int, Field(ge=0)] | None
+    procedures_with_fee: Annotated[int, Field(ge=0)] | None
+    score: Annotated[float, Field(ge=0, le=10)] | None = None
+
+
+class GivenScores(Body):
+    online: Annotated[float, Field(ge=0, le=12)] | None = None
+
+
+class ProvinceCounts(Body):
+    """One province as the portal publishes it, without what is computed."""
+
+    province: Name
+    code: Annotated[str, Field(max_length=20)]
+    progress: ProgressCounts
+    transparency: list[Count]
+    digitisation: list[Count]
+    payment: PaymentCounts
+    satisfaction: list[Count]
+    group_scores: GivenScores | None = None
+
+
+def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequence[str]) -> APIRouter:
+    """The routes of stats."""
+    api = router()
+    dashboard = Dashboard(service, store, settings, topics)
+
+    def directory() -> Directory:
+        return service.directory.current
+
+    def agencies_of(agency: str, subtree: bool) -> list[str]:
+        """404 for an agency that the directory does not know."""
+        try:
+            found = directory().agency(agency).code
+        except UnknownAgency:
+            raise not_found("This agency") from None
+        return sorted(directory().subtree(found)) if subtree else [found]
+
+    def may_ask(who: Principal, agencies: Sequence[str], *, named: bool = False) -> None:
+        """Desk, officer and portal ask about their own scope; a leader about all, and about dossiers by name (`named`)
+        in its subtree; auditor, operator and admin about everything."""
+        allow(who, *READERS)
+        if who.role is Role.LEADER and named and who.agency is not None:
+            scope = directory().scope(who.agency, subtree=True)
+        elif who.role in OWN_SCOPE and (own := scope_of(who, directory())) is not None:
+            scope = own
+        else:
+            return
+        if not scope.issuperset(agencies):
+            raise forbidden("This is outside what your token reaches.")
+
+    async def fresh(connection: Any) -> dict[str, Any]:
+        return await freshness(connection, service.store_queries["complete"], directory().site_code, topics)
+
+    async def asked(who: Principal, period: Asked, *, named: bool = False) -> Question:
+        agencies = agencies_of(period.agency, period.subtree)
+        question = period.question(agencies)
+        may_ask(who, agencies, named=named)
+        return question
+
+    async def note(connection: Any, period: Asked, question: Question) -> None:
+        """Remembers that this period was asked for: what changes it from now on is a restatement."""
+        await store.note_asked(
+            connection, period.agency, period.subtree, period.first, period.last, question.period.judged
+        )
+
+    @api.get("/v1/indicators", tags=["figures"])
+    async def get_indicators(who: Asking, period: Period_) -> dict[str, Any]:
+        """The indicators of an agency over a period, as of an instant, as known at an instant."""
+        question = await asked(who, period)
+        async with service.pool.acquire() as connection:
+            numbers = await indicators(store, connection, question)
+            await note(connection, period, question)
+            return {
+                "agency": period.agency,
+                "from": period.first.isoformat(),
+                "to": period.last.isoformat(),
+                "as_of": local_text(question.period.judged),
+                "known_at": local_text(question.known),
+                **numbers,
+                "freshness": await fresh(connection),
+            }
+
+    @api.get("/v1/indicators/rolling", tags=["figures"])
+    async def rolling(
+        who: Asking,
+        agency: Agency,
+        window: Literal["1h", "24h", "7d", "30d", "90d"],
+        subtree: bool = False,
+        by: By = "receiving",
+        procedure: Code = None,
+        field: Code = None,
+    ) -> dict[str, Any]:
+        """The same figures over a window that ends now; `from` and `to` are instants."""
+        code = known_agency(agency)
+        agencies = agencies_of(code, subtree)
+        may_ask(who, agencies)
+        now = datetime.now(UTC)
+        question = Question(agencies, Period(now - WINDOWS[window], now), now, by, procedure, field)
+        async with service.pool.acquire() as connection:
+            return {
+                "agency": code,
+                "from": local_text(question.period.start),
+                "to": local_text(now),
+                "as_of": local_text(now),
+                "known_at": local_text(now),
+                **await indicators(store, connection, question),
+                "freshness": await fresh(connection),
+            }
+
+    @api.get("/v1/indicators/dossiers", tags=["figures"])
+    async def behind(
+        who: Asking,
+        period: Period_,
+        cell: str,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+    ) -> dict[str, Any]:
+        """The dossiers behind one number, by its path in the Indicators JSON, such as `resolved.late`."""
+        if cell not in CELLS:
+            raise invalid(f"A cell is one of {', '.join(sorted(CELLS))}.", "/cell", "unknown-cell")
+        question = await asked(who, period, named=True)
+        async with service.pool.acquire() as connection:
+            rows = await store.behind(connection, question, cell, cursor or "", limit)
+        return page([_behind(row) for row in rows], limit, "code")
+
+    @api.get("/v1/reports/II.06a", tags=["reports"], response_model=None)
+    async def report(
+        who: Asking,
+        period: Period_,
+        form: Annotated[Literal["json", "csv", "xlsx"], Query(alias="format")] = "json",
+    ) -> Response | dict[str, Any]:
+        """Report II.06a by field, its identities proven."""
+        question = await asked(who, period)
+        async with service.pool.acquire() as connection:
+            try:
+                made = await report_ii06a(store, connection, question, directory())
+            except ii06a.IdentityBroken as broken:
+                raise Problem(500, "identity-broken", str(broken)) from broken
+            await note(connection, period, question)
+        if form == "json":
+            return made
+        name = f"II.06a-{period.agency}-{period.first}-{period.last}.{form}"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        if form == "csv":
+            return Response(ii06a.as_csv(made), headers=headers, media_type="text/csv; charset=utf-8")
+        return Response(ii06a.as_xlsx(made), headers=headers, media_type=ii06a.XLSX_TYPE)
+
+    @api.post("/v1/index766", tags=["index"])
+    async def compute_index(who: Asking, body: ProvinceCounts) -> dict[str, Any]:
+        """The index of Decision 766 from a province's counts."""
+        formulas = formulas_on(datetime.now(UTC).date())
+        wrongs: list[Wrong] = []
+        for group, rules in formulas.groups.items():
+            seen: set[str] = set()
+            for at, line in enumerate(getattr(body, group)):
+                if line.code not in rules or line.code in seen:
+                    why = "This metric comes twice." if line.code in seen else f"No metric of {group}."
+                    wrongs.append(Wrong(why, f"/{group}/{at}/code"))
+                seen.add(line.code)
+        if wrongs:
+            raise Problem(422, "unknown-metric", wrongs[0].detail, wrongs)
+        return index766(body.model_dump(exclude_unset=True), formulas)
+
+    @api.get("/v1/index766", tags=["index"])
+    async def own(
+        who: Asking,
+        agency: Agency,
+        first: Annotated[Day, Query(alias="from")],
+        last: Annotated[Day, Query(alias="to")],
+        subtree: bool = False,
+        as_of: Instant | None = None,
+        known_at: Instant | None = None,
+    ) -> dict[str, Any]:
+        """The index from this site's own events; a metric without a source is null and named in `missing`."""
+        period = Asked(agency, first, last, subtree, "receiving", as_of, known_at)
+        question = await asked(who, period)
+        entry = directory().agency(period.agency)
+        formulas = formulas_on(period.last)
+        async with service.pool.acquire() as connection:
+            return await own_index(store, connection, question, formulas, code=entry.code, name=entry.name)
+
+    @api.get("/v1/ranking", tags=["figures"])
+    async def rank(
+        who: Asking,
+        agency: Agency,
+        first: Annotated[Day, Query(alias="from")],
+        last: Annotated[Day, Query(alias="to")],
+        subtree: bool = True,
+        as_of: Instant | None = None,
+        known_at: Instant | None = None,
+    ) -> dict[str, Any]:
+        """The agencies below one (with it) by their progress, the best first; small ones are named without figures."""
+        period = Asked(agency, first, last, subtree, "receiving", as_of, known_at)
+        question = await asked(who, period)
+        async with service.pool.acquire() as connection:
+            rows = await store.figures_by(connection, question, "agency")
+        return page(ranking(rows, directory(), formulas_on(period.last), settings.group), 0, "agency")
+
+    @api.get("/v1/restatements", tags=["figures"])
+    async def restatements(
+        who: Asking,
+        agency: Agency,
+        subtree: bool = False,
+        cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+    ) -> dict[str, Any]:
+        """What changed figures of periods that were closed or asked for: the dossier, by how much, because of which event."""
+        agencies = agencies_of(known_agency(agency), subtree)
+        may_ask(who, agencies, named=True)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store["restatements"], agencies, int(cursor or 0), limit)
+        return {
+            "items": [_restatement(row) for row in rows],
+            "next_cursor": str(rows[-1]["number"]) if len(rows) == limit else None,
+        }
+
+    @api.get("/v1/freshness", tags=["figures"])
+    async def get_freshness(who: Asking) -> dict[str, Any]:
+        """Up to which instant everything that was recorded is counted."""
+        allow(who, *READERS)
+        async with service.pool.acquire() as connection:
+            return await fresh(connection)
+
+    @api.post("/v1/rebuild", tags=["operators"])
+    async def rebuild_now(who: Asking) -> dict[str, Any]:
+        """Promise 8: recomputes all figures from the owners' logs and names every difference."""
+        allow(who, Role.OPERATOR, Role.SERVICE)
+        return (await rebuild(service, store)).as_dict()
+
+    @api.get("/", tags=["public"], response_class=HTMLResponse)
+    async def page_for_all() -> HTMLResponse:
+        """The public page."""
+        return HTMLResponse(await dashboard.html())
+
+    return api
+
+
+def page(items: list[dict[str, Any]], limit: int, key: str) -> dict[str, Any]:
+    """A list as the contract has it; with a limit of 0 it is whole."""
+    more = bool(limit) and len(items) == limit
+    return {"items": items, "next_cursor": items[-1][key] if more else None}
+
+
+def _behind(row: Any) -> dict[str, Any]:
+    return {
+        name: local_text(value) if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
+
+
+def _restatement(row: Any) -> dict[str, Any]:
+    return {
+        "dossier": row["dossier"],
+        "agency": row["agency"],
+        "from": row["from_day"].isoformat(),
+        "to": row["to_day"].isoformat(),
+        "changes": row["changes"],
+        "because": {"event": str(row["event"]), "type": row["type"]},
+        "happened": local_text(row["happened"]),
+        "known_since": local_text(row["known"]),
+    }

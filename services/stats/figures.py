@@ -1,0 +1,211 @@
+"""The figures as they are answered: counts of the store in the shapes of the contract."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+from services.stats.index766 import Formulas, index766
+from services.stats.indicator import days, half_up, share
+from services.stats.report import report
+from services.stats.store import Question, Store
+from shared.contracts.codes import LOCAL_ZONE
+from shared.directory.directory import Directory
+from shared.store.pool import Connection
+
+CELLS: Final = frozenset(
+    {
+        *(f"received.{part}" for part in ("total", "online", "counter", "postal", "counter_postal", "carried_over")),
+        *(f"resolved.{part}" for part in ("total", "early", "on_time", "late")),
+        *(f"pending.{part}" for part in ("total", "within", "overdue", "paused")),
+        *("extended", "refused"),
+        *(
+            f"{share}.{part}"
+            for share in ("digitised", "online_share", "on_time_share", "satisfaction")
+            for part in ("numerator", "denominator")
+        ),
+        *(f"documents.{part}" for part in ("received", "sent", "handled")),
+    }
+)
+"""The paths of the numbers that have dossiers (or documents) behind them."""
+
+
+def local_text(instant: datetime) -> str:
+    """As people of the country write it: RFC 3339 with +07:00."""
+    return instant.astimezone(LOCAL_ZONE).isoformat()
+
+
+def nearest_tenth(value: float) -> Fraction:
+    """The exact percentile of whole microseconds: between two of them PostgreSQL goes a tenth part of the way, or nine
+    tenths, or half, in floating point."""
+    return Fraction(round(Decimal(value) * 10), 10)
+
+
+async def indicators(store: Store, connection: Connection, question: Question) -> dict[str, Any]:
+    """The numbers of the Indicators JSON, without what the question itself says and without freshness."""
+    row = await store.figures(connection, question)
+    rated, content, _ = await store.rated(connection, question)
+    documents = await store.documents(connection, question)
+    fresh = row["online"] + row["counter"] + row["postal"]
+    resolved = row["early"] + row["on_time"] + row["late"]
+    spread = row["spread"] or (None, None)
+    return {
+        "received": {
+            "total": fresh + row["carried_over"],
+            "online": row["online"],
+            "counter": row["counter"],
+            "postal": row["postal"],
+            "carried_over": row["carried_over"],
+        },
+        "resolved": {"total": resolved, "early": row["early"], "on_time": row["on_time"], "late": row["late"]},
+        "pending": {
+            "total": row["pending"],
+            "within": row["pending"] - row["overdue"],
+            "overdue": row["overdue"],
+            "paused": row["paused"],
+        },
+        "extended": await store.extended(connection, question),
+        "refused": row["refused"],
+        "digitised": share(row["digitised"], row["listed"]),
+        "online_share": share(row["online"], fresh),
+        "on_time_share": share(row["early"] + row["on_time"], resolved),
+        "satisfaction": share(content, rated),
+        "documents": {"received": documents["received"], "sent": documents["sent"], "handled": documents["handled"]},
+        "average_days": days(Fraction(int(row["elapsed"]), resolved)) if resolved else None,
+        "median_days": None if spread[0] is None else days(nearest_tenth(spread[0])),
+        "p90_days": None if spread[1] is None else days(nearest_tenth(spread[1])),
+    }
+
+
+async def report_ii06a(
+    store: Store, connection: Connection, question: Question, directory: Directory
+) -> dict[str, Any]:
+    """Report II.06a by field. Raises report.IdentityBroken."""
+    names = {procedure.field.code: procedure.field.name for procedure in directory.procedures.values()}
+    rows = await store.figures_by(connection, question, "field")
+    counted = [(names.get(row["part"], row["part"]), row) for row in rows if row["received"]]
+    return report(sorted(counted, key=lambda entry: entry[0]))
+
+
+async def own_index(
+    store: Store, connection: Connection, question: Question, formulas: Formulas, *, code: str, name: str
+) -> dict[str, Any]:
+    """The index of Decision 766 from the site's own events; what they do not tell is null and named in `missing`."""
+    row = await store.figures_index(connection, question)
+    _, _, complained = await store.rated(connection, question)
+    petitions = await store.petitions(connection, question)
+    counted, in_time = row["counted"], row["in_time"]
+    own: dict[str, tuple[int, int]] = {
+        "ORIGINAL_RESULT_AVAILABLE": (row["electronic"], counted),
+        "SO_HOA_GIAY_TO_GIAI_QUYET": (row["digitised"], counted),
+        "REUSED_DIGITIZED_DATA": (row["reused"], counted),
+        "CITIZEN_DATA_CONNECTED_DOSSIER": (row["population"], counted),
+        "PETITION_PROCESSING_ON_TIME": (petitions["on_time"], petitions["counted"]),
+        "PETITION_HANDLING_SATISFACTION": (petitions["content"], petitions["counted"]),
+        # ratio = 1 − late share − complained share
+        "DOSSIER_RECEIVING_SATISFACTION": (max(0, in_time - complained), counted),
+    }
+    counts: dict[str, Any] = {
+        "province": name,
+        "code": code,
+        "progress": {
+            "received": counted,
+            "on_time": in_time,
+            "overdue": counted - in_time,
+            "average_days": days(Fraction(int(row["elapsed"]), row["ended"])) if row["ended"] else None,
+        },
+    }
+    for group, rules in formulas.groups.items():
+        counts[group] = [_line(metric, own.get(metric)) for metric in rules]
+        if group == "digitisation":
+            counts["payment"] = {
+                "paid_online": row["paid_online"],
+                "with_fee": row["with_fee"],
+                "procedures_with_online_payment": row["procedures_paid_online"],
+                "procedures_with_fee": row["procedures_with_fee"],
+            }
+    return index766(counts, formulas, silent=frozenset(m for r in formulas.groups.values() for m in r) - frozenset(own))
+
+
+def _line(metric: str, counts: tuple[int, int] | None) -> dict[str, Any]:
+    numerator, denominator = counts or (None, None)
+    return {"code": metric, "numerator": numerator, "denominator": denominator}
+
+
+def ranking(rows: Sequence[Any], directory: Directory, formulas: Formulas, group: int) -> list[dict[str, Any]]:
+    """Agencies by their progress (the share not late), the best first; equal shares have equal ranks.
+
+    An agency with fewer than `group` dossiers is named without figures and without a rank.
+    """
+    items: list[dict[str, Any]] = []
+    small: list[dict[str, Any]] = []
+    for row in rows:
+        agency = directory.agencies.get(row["part"])
+        head = {"agency": row["part"], "name": agency.name if agency is not None else None}
+        counted = row["received"] + row["refused"]
+        if counted < group:
+            small.append({"rank": None, **head, "suppressed": True})
+            continue
+        in_time = row["in_time"] + row["refused"]
+        items.append(
+            {
+                "rank": 0,
+                **head,
+                "suppressed": False,
+                "received": row["received"],
+                "resolved": row["resolved"],
+                "pending": row["pending"],
+                "overdue": row["overdue"],
+                "on_time_share": share(row["early"] + row["on_time"], row["resolved"]),
+                "progress": {
+                    "counted": counted,
+                    "on_time": in_time,
+                    "ratio": half_up(Fraction(100 * in_time, counted)),
+                    "score": half_up(formulas.progress.score(in_time, counted)),
+                },
+            }
+        )
+    items.sort(key=lambda i: (-Fraction(i["progress"]["on_time"], i["progress"]["counted"]), i["agency"]))
+    for place, item in enumerate(items, 1):
+        same = place > 1 and items[place - 2]["progress"]["ratio"] == item["progress"]["ratio"]
+        item["rank"] = items[place - 2]["rank"] if same else place
+    return items + small
+
+
+async def freshness(connection: Connection, complete: str, site: str, topics: Sequence[str]) -> dict[str, Any]:
+    """Up to which instant all that was recorded is counted: the lowest watermark; null while one has never come."""
+    rows = await connection.fetch(complete)
+    upto: dict[str, datetime] = {}
+    for row in rows:
+        upto[row["topic"]] = min(row["upto"], upto.get(row["topic"], row["upto"]))
+    known = [upto[topic] for topic in topics if topic in upto]
+    complete_to = local_text(min(known).astimezone(UTC)) if len(known) == len(topics) else None
+    return {"complete_to": complete_to, "sites": [{"site": site, "complete_to": complete_to}]}
+
+
+def suppressed(figures: Any, group: int) -> Any:
+    """The figures as anybody may see them: a count from 1 to `group` - 1 is null, and with it what would give it away:
+    the other parts of its block (the total stays, if it is large enough), and the share or the days made of it.
+    """
+
+    def small(count: int) -> bool:
+        return 0 < count < group
+
+    shown: dict[str, Any] = {}
+    for name, value in figures.items():
+        if not isinstance(value, dict):
+            shown[name] = None if isinstance(value, int) and small(value) else value
+        elif "denominator" in value:
+            told = (value["numerator"], value["denominator"], value["denominator"] - value["numerator"])
+            shown[name] = dict.fromkeys(value) if any(map(small, told)) else value
+        elif any(map(small, value.values())):
+            shown[name] = {
+                part: count if count == 0 or (part == "total" and not small(count)) else None
+                for part, count in value.items()
+            }
+        else:
+            shown[name] = value
+    if small(figures["resolved"]["total"]):
+        shown |= dict.fromkeys(("average_days", "median_days", "p90_days"))
+    return shown

@@ -1,0 +1,174 @@
+"""`make bench`: every figure beside its floor, in one run, on real processes.
+
+    python -m tests.bench [--only P1,P3] [--bus kafka|embedded] [--scale 1.0] [--write-readme]
+
+Prints a table, writes a JSON file of the run under build/bench/, and with --write-readme puts the table into README.md.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tests.bench.measure import Context, Figure
+from tests.bench.path import p3
+from tests.bench.receive import p1, p2
+from tests.bench.relay import p5
+from tests.bench.work import p4, p6, p8, p11, p13
+from tests.stack import Stack
+
+ROOT = Path(__file__).parent.parent.parent
+MEASURES: dict[str, Callable[[Context], Awaitable[Figure]]] = {
+    "P1": p1, "P2": p2, "P3": p3, "P4": p4, "P5": p5, "P6": p6, "P8": p8, "P11": p11, "P13": p13,
+}  # fmt: skip
+NOT_YET = {
+    "P7": "P3 with 5 million dossiers stored",
+    "P9": "hand-over between two sites",
+    "P10": "memory of a commune node",
+    "P12": "indicators over 5 million dossiers",
+    "P14": "lists and search over 5 million dossiers",
+    "P15": "reconcile of a day; restore of a year",
+}
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def machine() -> dict[str, object]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory / 2**30),
+        "cpu": model,
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    git = shutil.which("git") or "git"
+    found = subprocess.run([git, "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def rows_of(figures: list[Figure]) -> list[list[str]]:
+    rows = []
+    for figure in sorted(figures, key=lambda f: int(f.id[1:])):
+        met = {True: "yes", False: "no", None: "not yet"}[figure.met]
+        ratio = "-" if figure.ratio is None else f"{figure.ratio:.2f}"
+        rows.append(
+            [figure.id, figure.work, number(figure.ours), number(figure.floor), figure.unit, ratio, figure.target, met,
+             figure.note]
+        )  # fmt: skip
+    return rows
+
+
+HEAD = ["id", "work", "ours", "floor", "unit", "ratio", "target", "met", "note"]
+
+
+def markdown(figures: list[Figure], settings: dict[str, object]) -> str:
+    where = settings["machine"]
+    lines = [
+        f"Measured {settings['at']} at commit {settings['commit']} by `make bench SCALE={settings['scale']}`, bus"
+        f" {settings['bus']}, on {where['cores']} cores ({where['cpu']}), {where['memory_gib']} GiB; load generator,"  # type: ignore[index]
+        " PostgreSQL and broker on the same cores.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|" + "---|" * len(HEAD),
+        *("| " + " | ".join(row) + " |" for row in rows_of(figures)),
+    ]
+    return "\n".join(lines)
+
+
+def write_readme(text: str) -> None:
+    readme = ROOT / "README.md"
+    content = readme.read_text(encoding="utf-8")
+    start, rest = content.split(BEGIN, 1)
+    readme.write_text(f"{start}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
+
+
+async def run(only: list[str], bus: str, scale: float, console: Console) -> list[Figure]:
+    """Each measurement on a site of its own, so that none stands on another's data."""
+    figures = [Figure(i, work, None, None, "", "", None) for i, work in NOT_YET.items() if i in only]
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
+        for name in [name for name in MEASURES if name in only]:
+            task = progress.add_task(name)
+            folder = Path(tempfile.mkdtemp(prefix="lienthong-bench-"))
+            stack = Stack(folder, bus="kafka" if bus == "kafka" else "embedded")
+
+            def say(what: str, task: int = task) -> None:
+                progress.update(task, description=what)  # type: ignore[arg-type]
+
+            say(f"{name} starts")
+            try:
+                await stack.start()
+                figures.append(await MEASURES[name](Context(stack, scale, say)))
+                say(f"{name} {number(figures[-1].ours)} {figures[-1].unit}, ratio {figures[-1].ratio or 0:.2f}")
+            finally:
+                await stack.stop()
+                shutil.rmtree(folder, ignore_errors=True)
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = sorted({*MEASURES, *NOT_YET}, key=lambda i: int(i[1:]))
+    parser.add_argument("--only", default=",".join(every), help="for example P1,P3")
+    parser.add_argument("--bus", choices=["kafka", "embedded"], default="kafka")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the sizes of the long ones")
+    parser.add_argument("--write-readme", action="store_true")
+    arguments = parser.parse_args()
+    only = [name.strip().upper() for name in arguments.only.split(",") if name.strip()]
+    if unknown := set(only) - set(every):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(every)}")
+    console = Console(stderr=True)
+    settings: dict[str, object] = {
+        "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "machine": machine(),
+        "bus": arguments.bus,
+        "scale": arguments.scale,
+    }
+    began = time.monotonic()
+    figures = asyncio.run(run(only, arguments.bus, arguments.scale, console))
+    table = Table(*HEAD)
+    for row in rows_of(figures):
+        table.add_row(*row)
+    Console(width=200).print(table)
+    folder = ROOT / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    document = settings | {
+        "seconds": round(time.monotonic() - began, 1),
+        "figures": [asdict(f) | {"ratio": f.ratio} for f in figures],
+    }
+    file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    console.print(f"written: {file.relative_to(ROOT)}")
+    if arguments.write_readme:
+        write_readme(markdown(figures, settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""A site as a province runs it, for benchmarks and fault injection: PostgreSQL, a bus, and each service its own process."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import asyncpg
+import httpx
+
+from deploy.embedded.broker import EmbeddedBroker
+from deploy.embedded.postgres import EmbeddedPostgres
+from shared.directory.reading import load_bundle
+from shared.directory.store import load
+from shared.security.keys import load_keys
+from shared.security.tokens import Role, Tokens
+from shared.service import SERVICES
+from tests.kafka import Kafka, free_port
+
+COMMAND = Path(sys.executable).parent / "lienthong"
+BusKind = Literal["embedded", "kafka"]
+
+
+@dataclass
+class Process:
+    """One service process and how to start it again."""
+
+    name: str
+    port: int
+    environment: dict[str, str]
+    log: Path
+    process: "asyncio.subprocess.Process | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    async def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                str(COMMAND),
+                "run",
+                self.name,
+                "--port",
+                str(self.port),
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    async def ready(self, http: httpx.AsyncClient, timeout: float = 60.0) -> float:
+        """Waits until it answers /readyz with 200; how long that took, in seconds."""
+        began = time.monotonic()
+        async with asyncio.timeout(timeout):
+            while True:
+                assert self.process is not None
+                if self.process.returncode is not None:
+                    raise RuntimeError(f"{self.name} ended with {self.process.returncode}: see {self.log}")
+                with suppress(httpx.HTTPError):
+                    if (await http.get(f"{self.url}/readyz")).status_code == 200:
+                        return time.monotonic() - began
+                await asyncio.sleep(0.05)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    async def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            await self.process.wait()
+
+    async def stop(self) -> None:
+        """SIGTERM, and after ten seconds SIGKILL."""
+        self.signal(signal.SIGTERM)
+        if self.process is not None:
+            try:
+                async with asyncio.timeout(10):
+                    await self.process.wait()
+            except TimeoutError:
+                await self.kill()
+
+
+@dataclass
+class Stack:
+    """The whole site. `start` to `stop`; every part can be killed and started again."""
+
+    data: Path
+    bus: BusKind = "kafka"
+    bundle: Path = Path(__file__).parent.parent / "deploy" / "demo" / "sample.yaml"
+    kafka_size: int = 1
+    settings: dict[str, str] = field(default_factory=dict)
+    services: Sequence[str] = SERVICES
+    postgres: EmbeddedPostgres = field(init=False)
+    kafka: Kafka | None = None
+    broker: EmbeddedBroker | None = None
+    processes: dict[str, Process] = field(default_factory=dict)
+    database_url: str = ""
+    bootstrap: str = ""
+    site: str = ""
+    http: httpx.AsyncClient = field(init=False)
+    tokens: Tokens = field(init=False)
+
+    async def start(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.http = httpx.AsyncClient(timeout=60.0, limits=httpx.Limits(max_connections=256))
+        self.postgres = EmbeddedPostgres(self.data, free_port())
+        self.database_url = await self.postgres.start()
+        if self.bus == "kafka":
+            self.kafka = Kafka(self.data / "kafka", self.kafka_size)
+            self.bootstrap = await self.kafka.start()
+        else:
+            self.broker = EmbeddedBroker(self.data, free_port())
+            self.bootstrap = await self.broker.start()
+        bundle = load_bundle(self.bundle)
+        self.site = bundle.site.code
+        self.tokens = Tokens(load_keys(self.data / "keys"), self.site)
+        ports = {name: free_port() for name in SERVICES}
+        environment = os.environ | {
+            "LIENTHONG_SITE": self.site,
+            "LIENTHONG_DATABASE_URL": self.database_url,
+            "LIENTHONG_BUS_BOOTSTRAP": self.bootstrap,
+            "LIENTHONG_BUS_IDEMPOTENT": "false",
+            "LIENTHONG_BUS_REPLICATION": str(min(3, self.kafka_size)),
+            "LIENTHONG_KEYS_DIR": str(self.data / "keys"),
+            "LIENTHONG_SENT_FILE": str(self.data / "sent.ndjson"),
+            "LIENTHONG_POSTAL_FILE": str(self.data / "postal.ndjson"),
+            **{f"LIENTHONG_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in ports.items()},
+            **self.settings,
+        }
+        await self._migrate(environment)
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            await load(connection, bundle, who="test")
+        finally:
+            await connection.close()
+        for name in self.services:
+            self.processes[name] = Process(name, ports[name], environment, self.data / f"{name}.log")
+        await asyncio.gather(*(process.start() for process in self.processes.values()))
+        await asyncio.gather(*(process.ready(self.http) for process in self.processes.values()))
+
+    async def _migrate(self, environment: dict[str, str]) -> None:
+        process = await asyncio.create_subprocess_exec(
+            str(COMMAND), "migrate", env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"lienthong migrate: {output.decode()}")
+
+    def token(self, role: Role = Role.ADMIN, agency: str | None = None, *, subtree: bool = False) -> dict[str, str]:
+        token = self.tokens.issue(role, agency=agency, subtree=subtree, hours=24)
+        return {"Authorization": f"Bearer {token}"}
+
+    def url(self, service: str) -> str:
+        return self.processes[service].url
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self.processes.values()))
+        await self.http.aclose()
+        if self.kafka is not None:
+            await self.kafka.stop()
+        if self.broker is not None:
+            await self.broker.stop()
+        await self.postgres.stop()
