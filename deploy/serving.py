@@ -58,6 +58,6 @@ def listen(name: str, host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        assert_port_free(name, host, port)
+        assert_port_free(f"service {name}", host, port)
         raise PortTaken(f"{name} cannot listen on {host}:{port}: {error.strerror}") from None
     return listener

@@ -99,6 +99,7 @@ class Service:
         self._beats: dict[str, float] = {}
         self._limits: dict[str, float] = {"relay": 60.0}
         self._on_start: list[Callable[[], Awaitable[None]]] = []
+        self._on_applied: list[Callable[[], None]] = [self.wake]
         self.started = False
 
     # -- what app.py says
@@ -119,6 +120,14 @@ class Service:
 
     def on_start(self, action: Callable[[], Awaitable[None]]) -> None:
         self._on_start.append(action)
+
+    def on_applied(self, action: Callable[[], None]) -> None:
+        """`action` is called after each commit of the consumer."""
+        self._on_applied.append(action)
+
+    def _applied(self) -> None:
+        for action in self._on_applied:
+            action()
 
     def beat(self, name: str) -> None:
         """The loop `name` has made progress."""
@@ -149,7 +158,7 @@ class Service:
                 source=self.source,
                 apply=self._apply,
                 ask_owner=self.ask_owner,
-                after_commit=self.wake,
+                after_commit=self._applied,
                 settings=ConsumerSettings(gap_wait=self.settings.gap_wait, breaker_limit=self.settings.breaker_limit),
             )
             self._task("consumer", self._start_consumer)

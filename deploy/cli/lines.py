@@ -75,7 +75,8 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
         with gzip.open(file, "rb") if zipped else file.open("rb") as stream:
             if name.endswith(".csv"):
                 # A row may span lines; a chunk's lines are counted as rows, the header being the first.
-                yield from enumerate(_rows(io.TextIOWrapper(stream, "utf-8-sig", newline="")), start=2)
+                with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+                    yield from enumerate(_rows(text), start=2)
             else:
                 yield from enumerate((line.rstrip(b"\r\n") for line in stream), start=1)
     except (gzip.BadGzipFile, EOFError):
@@ -142,9 +143,14 @@ def flat(line: bytes) -> dict[str, str]:
         value = None
     row = dict(_leaves(value, "")) if isinstance(value, dict) else {}
     # What columns cannot say (null, an empty list, a name with a dot) is kept as it stands.
-    if not row or orjson.loads(line_of_row(row) or b"null") != value:
-        return {RAW: line.decode("utf-8", "replace")}
-    return row
+    return row if row and _says(row, value) else {RAW: line.decode("utf-8", "replace")}
+
+
+def _says(row: Mapping[str, str], value: Any) -> bool:
+    try:
+        return RAW not in row and orjson.loads(line_of_row(row) or b"null") == value
+    except csv.Error:
+        return False
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dataclasses import field as fresh
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Literal
 from uuid import UUID
 
@@ -60,8 +61,8 @@ FROM: Mapping[str, tuple[int, ...]] = {
     "rating": ENDED,
 }
 
-NOT_ACTS = ("dossier.due-soon", "dossier.overdue", "dossier.rescheduled", "dossier.corrected")
-"""Events that nobody did: a correction looks past them."""
+BY_TIME = (ev.DossierDueSoon, ev.DossierOverdue, ev.DossierRescheduled)
+"""Events that nobody did: they move no dossier, and a correction looks past them."""
 
 
 class Refusal(Exception):
@@ -79,15 +80,6 @@ class Actor:
     role: ev.Role
     subject: str
     backdating: timedelta | None = None
-
-
-@dataclass(slots=True)
-class Act:
-    """An act as a correction has to find it: the last one and whose role did it."""
-
-    id: UUID
-    type: str
-    by: str
 
 
 @dataclass(slots=True)
@@ -122,6 +114,7 @@ class Dossier:
     received_at: datetime | None = None
     ended_at: datetime | None = None
     due_at: datetime | None = None
+    due_since: datetime | None = None  # when it came to be due then: what lies before is not warned of
     kept_due: datetime | None = None
     paused_at: datetime | None = None
     pauses: list[tuple[datetime, datetime]] = fresh(default_factory=list)
@@ -133,13 +126,12 @@ class Dossier:
     withdrawn_from: int = 0
     started: bool = False
     steps: list[dict[str, Any]] = fresh(default_factory=list)  # the route as it was started, with transfer ids
-    last_act: Act | None = None
     soon_raised: datetime | None = None  # the due date that due-soon was raised for
     overdue_raised: datetime | None = None
     # from routing
     transfers: dict[str, str] = fresh(default_factory=dict)
     working: dict[str, str] = fresh(default_factory=dict)  # agencies of open transfers
-    accepted: int = 0  # transfers accepted so far
+    accepted_at: int | None = None  # the version at which a transfer was accepted last
     route_result: ev.Result | None = None
 
     @property
@@ -292,8 +284,6 @@ def begin(
     if isinstance(body, acts.NewSubmission):
         return dossier, [_submitted(dossier, actor, kept_code=body.code is not None)], happened
     kept_due = body.due_at if isinstance(body, acts.ImportedDossier) else None
-    if kept_due is not None and kept_due < happened:
-        raise Refusal(422, "due-before-receipt", "The kept due date lies before the receipt.", "/due_at")
     kept_code = isinstance(body, acts.ImportedDossier) and body.code is not None
     return dossier, [_received(dossier, actor, happened, now, directory, None, kept_due, kept_code)], happened
 
@@ -342,6 +332,8 @@ def _received(
     procedure = directory.procedure(dossier.procedure)
     calendar = directory.calendar_for(dossier.agency, at)
     limit = Limit(value=procedure.limit.value, unit=Unit(procedure.limit.unit))
+    if kept_due is not None and kept_due < at:
+        raise Refusal(422, "due-before-receipt", "The kept due date lies before the receipt.", "/due_at")
     try:
         due_at = kept_due or first_due(limit, at, calendar)
     except ClockError as error:
@@ -401,7 +393,8 @@ def _receive(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Dire
         raise Refusal(422, "procedure-not-in-force", f"The procedure is not in force on {day}.", "/at")
     if not directory.valid_on(d.agency, day):
         raise Refusal(422, "agency-not-in-force", f"The agency is closed, or not yet open, on {day}.", "/at")
-    out.events.append(_received(d, actor, out.at, now, directory, d.state, None, False))
+    kept_due = body.due_at if isinstance(body, acts.ImportedReceipt) else None
+    out.events.append(_received(d, actor, out.at, now, directory, d.state, kept_due, False))
 
 
 def _refuse(d: Dossier, body: Any, actor: Actor, now: datetime, directory: Directory, out: Decision) -> None:
@@ -583,55 +576,94 @@ def correct(
     body: acts.Correction,
     actor: Actor,
     now: datetime,
+    directory: Directory,
 ) -> tuple[Decision, Dossier]:
-    """Undoes the dossier's last act: the event that says so, and the dossier as if the act had never happened."""
-    last = dossier.last_act
-    nothing = Refusal(
-        409, "not-the-last-act", "Only the dossier's last act can be undone.", state=dossier.state, allowed=[]
-    )
-    if last is None or str(last.id) != body.undoes.lower():
-        raise nothing
-    if actor.role != "admin" and actor.role != last.by:
-        raise Refusal(403, "forbidden", f"This act was done by the role {last.by}; that role or admin may undo it.")
+    """Undoes the dossier's last act: the events that say so, and the dossier as if the act had never happened.
+
+    What the act brought with it (the start that a payment makes, the route's kept result) is undone first, each event by
+    one of its own: whoever reads them finds one correction for one event. `undoes` may name any of them.
+    """
+    standing = _standing(history)
+    act = _last_act(standing)
+    if body.undoes.lower() not in {str(past.id) for past in act}:
+        raise Refusal(409, "not-the-last-act", "Only the dossier's last act can be undone.", state=dossier.state, allowed=[])
+    if actor.role != "admin" and actor.role != act[0].data.by:
+        by = act[0].data.by
+        raise Refusal(403, "forbidden", f"This act was done by the role {by}; that role or admin may undo it.")
     at = time_of(body.at, dossier.last_at, actor, now, "/at")
-    undone = {UUID(body.undoes)} | {past.data.undoes for past in history if isinstance(past.data, ev.DossierCorrected)}
-    # What the undone act brought with it (the start after a payment, the route's result after a supplement) goes too.
-    index = next(i for i, past in enumerate(history) if past.id == last.id)
-    brought = [
-        p for p in history[index + 1 :] if p.time == history[index].time and p.recorded == history[index].recorded
-    ]
-    undone |= {past.id for past in brought}
-    left = [past for past in history if past.id not in undone and not isinstance(past.data, ev.DossierCorrected)]
-    if not left:
+    if act[0] is standing[0]:
         raise Refusal(
             409,
             "receipt-stays",
-            "A receipt is not undone; stop the dossier instead.",
+            "A dossier's first act is not undone; stop or refuse the dossier instead.",
             state=dossier.state,
-            allowed=["stop"],
+            allowed=dossier.allowed(),
         )
-    accepted_before = dossier.accepted
-    if dossier.state == 10 or (accepted_before and last.type == "dossier.processing-started"):
+    accepted = dossier.accepted_at is not None and dossier.accepted_at >= act[0].sequence
+    if accepted or isinstance(act[0].data, ev.DossierReturned):
         raise Refusal(
             409,
             "too-late",
             "The result was returned or a transfer was accepted since.",
             state=dossier.state,
-            allowed=[],
+            allowed=dossier.allowed(),
         )
-    before = blank(dossier)
-    for past in left:
-        fold(before, past.data, past.id, past.time, past.recorded, past.mode)
-    before.sequence = dossier.sequence
-    event = ev.DossierCorrected(
-        **_base(dossier, actor, before.state, due_at=before.due_at, paused=before.paused),
-        undoes=last.id,
-        undone_type=last.type,
-        reason=body.reason,
-    )
-    before.sequence += 1
-    before.recorded = now
-    return Decision([event], at), before
+    events: list[ev.EventData] = []
+    before = dossier
+    for undone in reversed(act):
+        standing = [past for past in standing if past is not undone]
+        after = _folded(dossier, standing, directory)
+        events.append(
+            ev.DossierCorrected(
+                **_base(before, actor, after.state, due_at=after.due_at, paused=after.paused),
+                undoes=undone.id,
+                undone_type=undone.data.short,
+                reason=body.reason,
+            )
+        )
+        before = after
+    before.sequence = dossier.sequence + len(events)
+    before.recorded = now if dossier.recorded is None else max(now, dossier.recorded)
+    return Decision(events, at), before
+
+
+def _standing(history: Sequence["Past"]) -> list["Past"]:
+    """The history without what was corrected, and without the corrections."""
+    undone = {past.data.undoes for past in history if isinstance(past.data, ev.DossierCorrected)}
+    return [past for past in history if past.id not in undone and not isinstance(past.data, ev.DossierCorrected)]
+
+
+def _last_act(standing: Sequence["Past"]) -> list["Past"]:
+    """The last act with the events that it brought, in order."""
+    done = [past for past in standing if not isinstance(past.data, BY_TIME)]
+    act = done[-1:]
+    for earlier, later in pairwise(reversed(done)):
+        if not _brings(later, earlier):
+            break
+        act.insert(0, later)
+    return act
+
+
+def _brings(first: "Past", second: "Past") -> bool:
+    """Whether one act made both events: a payment that starts the work, a return to work on which the route's result waits."""
+    if (first.time, first.recorded) != (second.time, second.recorded) or first.sequence + 1 != second.sequence:
+        return False
+    match second.data:
+        case ev.DossierProcessingStarted(previous=4):
+            return isinstance(first.data, ev.DossierPaid)
+        case ev.DossierResolved(by_route=True):
+            return first.data.previous in (5, 6, 7)
+    return False
+
+
+def _folded(dossier: Dossier, standing: Sequence["Past"], directory: Directory) -> Dossier:
+    """The dossier after these events; its due date is computed from the acts that are left."""
+    folded = blank(dossier)
+    for past in standing:
+        fold(folded, past.data, past.time, past.recorded, past.mode)
+    if folded.limit is not None:
+        folded.due_at = folded.due_with(directory, folded.clock_pauses())
+    return folded
 
 
 # ------------------------------------------------------------------------------------------------------ fold
@@ -641,6 +673,7 @@ def correct(
 class Past:
     """An event of the dossier's history."""
 
+    sequence: int
     id: UUID
     time: datetime
     recorded: datetime
@@ -667,15 +700,33 @@ def blank(dossier: Dossier) -> Dossier:
         route=dossier.route,
         transfers=dossier.transfers,
         working=dossier.working,
-        accepted=dossier.accepted,
+        accepted_at=dossier.accepted_at,
         route_result=dossier.route_result,
     )
 
 
-def fold(
-    d: Dossier, data: ev.DossierEvent, event_id: UUID, at: datetime, recorded: datetime, mode: str = "live"
-) -> None:
+def fold(d: Dossier, data: ev.DossierEvent, at: datetime, recorded: datetime, mode: str = "live") -> None:
     """Takes one event into the dossier."""
+    if isinstance(data, BY_TIME):
+        _fold_time(d, data, at)
+    else:
+        _fold_act(d, data, at, mode)
+    d.sequence += 1
+    d.recorded = recorded
+
+
+def _fold_time(d: Dossier, data: ev.DossierEvent, at: datetime) -> None:
+    match data:
+        case ev.DossierDueSoon():
+            d.soon_raised = data.due_at
+        case ev.DossierOverdue():
+            d.overdue_raised = data.due_at
+        case ev.DossierRescheduled():
+            d.calendar = (data.calendar.agency, data.calendar.version)
+            d.due_at, d.due_since = data.due_at, at
+
+
+def _fold_act(d: Dossier, data: ev.DossierEvent, at: datetime, mode: str) -> None:
     if data.paused and d.paused_at is None:
         d.paused_at = at
     elif not data.paused and d.paused_at is not None:
@@ -687,7 +738,7 @@ def fold(
             d.components = [_component(c) for c in data.components]
             d.agency, d.deciding_agency, d.contact_ref = data.agency, data.deciding_agency, data.contact_ref
             d.procedure, d.field, d.channel, d.fee = data.procedure, data.field, data.channel, data.fee
-            d.return_by, d.applicant_kind = data.return_by, data.applicant_kind
+            d.return_by, d.applicant_kind, d.confidential = data.return_by, data.applicant_kind, data.confidential
         case ev.DossierReceived():
             d.received_at = at
             d.components = [_component(c) for c in data.components]
@@ -710,24 +761,15 @@ def fold(
             assert data.due_at is not None
             d.extension = (at, data.due_at)
             d.extensions += 1
-        case ev.DossierRescheduled():
-            d.calendar = (data.calendar.agency, data.calendar.version)
         case ev.DossierDigitised():
             _digitised(d.components, data.component)
-        case ev.DossierDueSoon():
-            d.soon_raised = data.due_at
-        case ev.DossierOverdue():
-            d.overdue_raised = data.due_at
         case _:
             pass
     if data.state in (8, 9) and d.ended_at is None:
         d.ended_at = at
-    d.state, d.due_at = data.state, data.due_at
-    d.sequence += 1
-    d.recorded = recorded
-    if data.short not in NOT_ACTS:
-        d.last_at = at
-        d.last_act = Act(event_id, data.short, data.by)
+    if data.due_at != d.due_at:
+        d.due_at, d.due_since = data.due_at, at
+    d.state, d.last_at = data.state, at
 
 
 def _component(component: ev.Component) -> dict[str, Any]:
@@ -753,7 +795,8 @@ def transferred(d: Dossier, data: ev.TransferEvent) -> list[ev.EventData]:
         d.working[transfer] = data.to
     else:
         d.working.pop(transfer, None)
-    d.accepted += data.state == "accepted"
+    if data.state == "accepted":
+        d.accepted_at = d.sequence
     if isinstance(data, ev.TransferCompleted) and data.route_complete and data.route_result is not None:
         d.route_result = data.route_result
         if d.state in (2, 4):
@@ -765,11 +808,16 @@ def next_tick(d: Dossier, directory: Directory) -> datetime | None:
     """When due-soon or overdue is to be raised next; None: never, as things stand."""
     if d.mode == "history" or d.state not in OPEN or d.paused or d.due_at is None or d.limit is None:
         return None
-    if d.soon_raised != d.due_at and d.overdue_raised != d.due_at:
-        soon = due_soon_at(d.limit, d.due_at, d.calendar_in(directory))
-        if d.last_at is None or soon > d.last_at:
+    if d.overdue_raised == d.due_at:
+        return None
+    if d.soon_raised != d.due_at:
+        try:
+            soon = due_soon_at(d.limit, d.due_at, d.calendar_in(directory))
+        except ClockError:
+            return d.due_at  # no working time lies before it
+        if d.due_since is None or soon > d.due_since:
             return soon
-    return None if d.overdue_raised == d.due_at else d.due_at
+    return d.due_at
 
 
 def tick(d: Dossier, now: datetime, directory: Directory) -> list[ev.EventData]:

@@ -133,12 +133,19 @@ class Handlers:
         wrapped = next((key.wrapped for key in data.keys if key.kid == own), "")  # "": sealed for others only
         return Contact(event.envelope.subject, data.nonce, data.ciphertext, wrapped)
 
+    @property
+    def _directory(self) -> Directory:
+        """Before the first load nothing can be decided: that passes by itself."""
+        if not self._service.directory.loaded:
+            raise ConnectionError("no bundle has been loaded")
+        return self._service.directory.current
+
     # -- folding
 
     def _fold(self, batch: Batch, events: Sequence[Received]) -> dict[int, Fault]:
         faults: dict[int, Fault] = {}
         stopped: set[str] = set()
-        directory = self._service.directory.current
+        directory = self._directory
         for index, event in enumerate(events):
             data, envelope = event.data, event.envelope
             if not isinstance(data, DossierEvent) or envelope.subject in stopped:
@@ -228,7 +235,7 @@ class Handlers:
         return batch.persons[contact_ref]
 
     def _decide(self, batch: Batch, tellings: Iterable[Telling], now: datetime, *, waited_for: frozenset[UUID]) -> None:
-        directory = self._service.directory.current
+        directory = self._directory
         for telling in tellings:
             rule = directory.notice_for(telling.act)
             if rule is None:  # the rule was taken away while the act waited
@@ -370,7 +377,7 @@ class Handlers:
             )
 
     def _carrier(self) -> str:
-        carriers = self._service.directory.current.carriers
+        carriers = self._directory.carriers
         return carriers[0].name if carriers else "none"
 
     # -- writing

@@ -159,8 +159,8 @@ def facts_of(data: DossierEvent, dossier: Dossier) -> dict[str, Any]:
         case DossierResolved(result=result):
             facts["result"] = result
         case _:
-            if reason := getattr(data, "reason", None):
-                facts["reason"] = reason
+            if (why := getattr(data, "reason", None)) is not None:
+                facts["reason"] = why
     return facts
 
 
@@ -413,7 +413,7 @@ class Pauses:
     most: timedelta = timedelta(seconds=45)
 
     def after(self, rounds: int) -> timedelta:
-        return min(self.most, self.first * 2 ** min(rounds, 16))
+        return min(self.most, self.first * (1 << min(rounds, 16)))
 
 
 def after_attempt(
@@ -432,7 +432,7 @@ def after_attempt(
     that there are. A receipt that was quicker than the answer stands.
     """
     landed = replace(notice, in_flight=False)
-    if notice.state not in UNSENT:
+    if notice.state not in UNSENT and not (notice.state == "unknown" and outcome == Taken()):
         return landed, ()
     match outcome:
         case Taken():
@@ -463,6 +463,11 @@ def handed_over(notice: Notice, carrier: str, now: datetime) -> Step:
     return (
         _sent(replace(notice, attempts=notice.attempts + 1), carrier, now) if notice.state in UNSENT else (notice, ())
     )
+
+
+def undeliverable(notice: Notice, reason: str) -> Step:
+    """A letter that its carrier did not take, or brought back."""
+    return _failed(notice, reason) if notice.state in (*UNSENT, "sent") else (notice, ())
 
 
 # ----------------------------------------------------------------------------------------------------- what is heard

@@ -86,6 +86,15 @@ def ordered(order: Order, now: datetime) -> OrderStep:
     return after, (PostalOrdered(**_named(order), fee_to_collect=order.fee_to_collect),)
 
 
+def refused(order: Order, reason: str, now: datetime) -> OrderStep:
+    """It cannot be handed over: no address, or the carrier says that it is the applicant's fault."""
+    if order.state != "planned":
+        return replace(order, in_flight=False, due=False), ()
+    why = clean(reason)
+    after = replace(order, state="cancelled", in_flight=False, due=False, next_at=None, reason=why, changed_at=now)
+    return after, (PostalCancelled(**_named(order), reason=why),)
+
+
 def moved(
     order: Order,
     state: Literal["ordered", "collected", "in-transit", "delivered", "returned", "cancelled"],

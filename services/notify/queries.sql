@@ -150,8 +150,12 @@ SET due = false, in_flight = true, state = 'planned', provider = f.provider, att
 FROM free f WHERE n.id = f.id
 RETURNING n.id
 
+-- name: notices_later
+-- There is no provider for them now.
+UPDATE notify.notice SET due = false, next_at = $2 WHERE id = ANY ($1::uuid[]) AND due
+
 -- name: notices_in_flight
-SELECT id, provider, mark FROM notify.notice WHERE in_flight ORDER BY id
+SELECT id, dossier, provider, mark FROM notify.notice WHERE in_flight ORDER BY id
 
 -- name: notices_expired
 SELECT id FROM notify.notice
@@ -206,7 +210,7 @@ WHERE o.id = ANY ($1::uuid[]) AND (o.due OR o.next_at IS NOT NULL) AND o.state =
 RETURNING o.id
 
 -- name: orders_in_flight
-SELECT id, carrier, mark FROM notify.postal_order WHERE in_flight ORDER BY id
+SELECT id, dossier, carrier, mark FROM notify.postal_order WHERE in_flight ORDER BY id
 
 -- name: orders_page
 SELECT o.id, o.dossier, o.agency, o.kind, o.carrier, o.state, o.fee_to_collect, o.amount, o.reason, o.planned_at,

@@ -355,10 +355,7 @@ def page(items: list[dict[str, Any]], limit: int, key: str) -> dict[str, Any]:
 
 
 def _behind(row: Any) -> dict[str, Any]:
-    return {
-        name: local_text(value) if isinstance(value, datetime) else value
-        for name, value in row.items()
-    }
+    return {name: local_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
 
 
 def _restatement(row: Any) -> dict[str, Any]:

@@ -107,9 +107,7 @@ def total_of(scores: Iterable[float | None]) -> float | None:
     return half_up(sum(known, Fraction())) if known else None
 
 
-def index766(
-    counts: Mapping[str, Any], formulas: Formulas, *, silent: frozenset[str] = frozenset()
-) -> dict[str, Any]:
+def index766(counts: Mapping[str, Any], formulas: Formulas, *, silent: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The counts of one province with ratio, score and max beside them and the groups' scores at the end.
 
     `counts` are in the portal's shape and the answer keeps their order: `progress` {received, on_time, …}, the lists

@@ -324,12 +324,16 @@ RETURNING r.agency, r.from_day, r.to_day, r.dossier, r.event
 -- name: confidential
 SELECT code FROM {schema}.dossier WHERE code = ANY ($1::text[]) AND confidential
 
--- name: places_lock
-SELECT topic, key, sequence, waiting FROM {schema}.inbox
-WHERE (key, topic) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY key, topic FOR UPDATE
-
 -- name: rebuild_table
 CREATE TEMP TABLE rebuilt_{table} (LIKE {schema}.{table}) ON COMMIT DELETE ROWS
+
+-- name: rebuild_put_dossier
+INSERT INTO rebuilt_dossier
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[],
+                     $8::boolean[], $9::bigint[], $10::jsonb[])
+
+-- name: rebuild_put_leg
+INSERT INTO rebuilt_leg SELECT * FROM unnest($1::uuid[], $2::text[], $3::jsonb[])
 
 -- name: rebuild_compare
 -- The keys whose rows differ, one way or the other.

@@ -88,7 +88,9 @@ class Snapshots:
         rows = await connection.fetch(self._store["snapshots"], *map(list, zip(*keys, strict=True)))
         held = {(row["agency"], row["grain"], row["period"]): row for row in rows}
         codes = sorted({code for d in due for code, _ in d.because})
-        private = {row["code"] for row in await connection.fetch(self._store["confidential"], codes)} if codes else set()
+        private = (
+            {row["code"] for row in await connection.fetch(self._store["confidential"], codes)} if codes else set()
+        )
         envelopes: list[Envelope] = []
         told: list[tuple[Any, ...]] = []
         for each in due:

@@ -29,12 +29,6 @@ PARTS = (  # the statements that ask by a side
     *("behind", "behind_extended", "behind_rated"),
 )
 
-FACT_COLUMNS = (
-    *("code", "valid_from", "valid_to", "known_from", "known_to", "agency", "deciding", "procedure", "field"),
-    *("channel", "phase", "received_at", "due_at", "paused", "pause_late", "ended_at", "outcome", "elapsed"),
-    *("listed", "digitised", "reused", "population", "electronic", "with_fee", "paid_online", "repeated"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -235,7 +229,7 @@ def dossier_row(dossier: Dossier) -> tuple[Any, ...]:
 
 
 def fact_row(dossier: Dossier, opened: Opened) -> tuple[Any, ...]:
-    """A rectangle in the order of FACT_COLUMNS; None stands for infinity."""
+    """A rectangle in the order of the table's columns; None stands for infinity."""
     s = opened.segment
     return (
         dossier.code,

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 
 from shared.bus.connection import BusSettings
-from shared.bus.topic_ids import topic_ids
+from shared.bus.topic_ids import partitions_of, topic_ids
 from shared.contracts.envelope import Envelope, encode
 from shared.contracts.events import TOPICS
 from shared.store.relay import Partition, PublishFailed
@@ -62,12 +62,7 @@ class Publisher:
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         async with self._watching() as watcher:
-            existing = await watcher._client.fetch_all_metadata()  # `partitions_for_topic` knows only topics it reads
-            partitions = [
-                TopicPartition(topic, number)
-                for topic in map(self._settings.topic, topics)
-                for number in existing.partitions_for_topic(topic) or ()
-            ]
+            partitions = await partitions_of(watcher._client, [self._settings.topic(name) for name in topics])
             ends = await watcher.end_offsets(partitions) if partitions else {}
             return {(self._settings.plain(tp.topic), tp.partition): offset for tp, offset in ends.items()}
 

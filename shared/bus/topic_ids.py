@@ -1,12 +1,14 @@
 """The ids of topics: one that was lost and made again has another, and begins again at offset 0.
 
-aiokafka asks for metadata as version 5 at most, which knows no ids; so the question is put here.
+aiokafka asks for metadata as version 5 at most, which knows no ids; so the question is put here. It names the topics that
+it is about: a cluster may have thousands of others.
 """
 
 from collections.abc import Sequence
 from io import BytesIO
 from uuid import UUID
 
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -104,8 +106,21 @@ class _TopicIds(Request[_Question]):  # type: ignore[misc]
 
 async def topic_ids(client: AIOKafkaClient, topics: Sequence[str]) -> dict[str, str]:
     """The ids of those topics that exist, by name on the bus. Raises KafkaError, OSError."""
+    return {name: str(topic_id) for name, topic_id, _ in await _ask(client, topics)}
+
+
+async def partitions_of(client: AIOKafkaClient, topics: Sequence[str]) -> list[TopicPartition]:
+    """All partitions of those topics that exist. Raises KafkaError, OSError."""
+    return [TopicPartition(name, number) for name, _, numbers in await _ask(client, topics) for number in numbers]
+
+
+async def _ask(client: AIOKafkaClient, topics: Sequence[str]) -> list[tuple[str, UUID, list[int]]]:
     node = client.get_random_node()
     if node is None:
         raise NodeNotReadyError("no broker is known")
     answer = await client.send(node, _TopicIds(topics))
-    return {topic[1]: str(topic[2]) for topic in answer.topics if topic[0] == 0}
+    return [
+        (name, topic_id, [partition[1] for partition in partitions])
+        for error, name, topic_id, _, partitions, *_ in answer.topics
+        if error == 0
+    ]

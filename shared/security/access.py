@@ -1,6 +1,6 @@
 """Promise 10: what a principal may see and do, decided in one place from role and scope."""
 
-from shared.directory.directory import Directory
+from shared.directory.directory import Directory, UnknownAgency
 from shared.security.tokens import Principal, Role
 
 
@@ -11,7 +11,10 @@ def scope_of(principal: Principal, directory: Directory) -> frozenset[str] | Non
     """
     if principal.agency is None:
         return None
-    return directory.scope(principal.agency, principal.subtree)
+    try:
+        return directory.scope(principal.agency, principal.subtree)
+    except UnknownAgency:
+        return frozenset()  # a token outlives what the directory says; it then speaks for nobody
 
 
 def in_scope(principal: Principal, directory: Directory, *agencies: str | None) -> bool:

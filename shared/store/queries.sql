@@ -24,6 +24,20 @@ WHERE aggregateid = $2 AND aggregatetype = $1 AND sequence > $3
 ORDER BY sequence
 LIMIT $4
 
+-- name: log_page
+-- A page of the log in the order of its keys, as one JSON text: PostgreSQL writes it, and no process of ours takes it apart
+-- to put it together again. Items: [family, key, sequence, id, type, happened, recorded (microseconds), mode, data].
+SELECT '[' || coalesce(string_agg(line, ',' ORDER BY aggregateid, sequence, aggregatetype), '') || ']'
+FROM (SELECT aggregateid, sequence, aggregatetype,
+             '["' || aggregatetype || '",' || to_json(aggregateid)::text || ',' || sequence || ',"' || id || '","' || type
+             || '",' || (extract(epoch FROM happened) * 1000000)::bigint || ','
+             || (extract(epoch FROM recorded) * 1000000)::bigint || ',"' || mode || '",' || coalesce(payload, 'null')
+             || ']' AS line
+      FROM {schema}.event
+      WHERE aggregatetype = ANY ($1::text[]) AND (aggregateid, sequence, aggregatetype) > ($2, $3::int, $4)
+      ORDER BY aggregateid, sequence, aggregatetype
+      LIMIT $5) page
+
 -- name: unpublished
 SELECT o.position, e.id, e.aggregatetype, e.aggregateid, e.type, e.payload, e.sequence, e.source, e.happened,
        e.recorded, e.mode

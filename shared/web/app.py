@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from shared.contracts.codes import normalise_agency
 from shared.security.tokens import Principal, Role
+from shared.web.openapi import describe_by_contract
 from shared.web.problem import Problem, Wrong, forbidden, not_found, pointer_of
 
 log = structlog.get_logger("lienthong.web")
@@ -103,6 +104,7 @@ def make_app(title: str, description: str) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.router.route_class = ContractRoute
+    describe_by_contract(app, principal_of)
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> Response:

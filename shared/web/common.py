@@ -13,12 +13,14 @@ from shared.contracts.schema import all_schemas
 from shared.observe.metrics import choose_encoder
 from shared.security.tokens import Role
 from shared.service import Service
+from shared.store.log import family
 from shared.store.room import headers_from_json
 from shared.web.app import Asking, Body, allow, router
 from shared.web.ledger import envelope_to_json
 from shared.web.problem import Problem, not_found
 
 PAGE = 1000
+LOG_PAGE = 10_000
 
 
 def common_routes(service: Service) -> APIRouter:
@@ -70,6 +72,24 @@ def common_routes(service: Service) -> APIRouter:
         async with service.pool.acquire() as connection:
             events = await service.log.after(connection, topic, key, after, limit)
         return {"items": [envelope_to_json(event) for event in events]}
+
+    @routes.get("/v1/log", tags=["internal"])
+    async def log_page(
+        who: Asking,
+        topics: str,
+        after_key: str = "",
+        after_sequence: Annotated[int, Query(ge=0)] = 0,
+        after_family: str = "",
+        limit: Annotated[int, Query(ge=1, le=LOG_PAGE)] = LOG_PAGE,
+    ) -> Response:
+        """All events of topics (with commas between) key by key, each key in order: what a projection is rebuilt from."""
+        allow(who, Role.SERVICE)
+        families = [family(topic) for topic in topics.split(",")]
+        async with service.pool.acquire() as connection:
+            page = await connection.fetchval(
+                store["log_page"], families, after_key, after_sequence, after_family, limit
+            )
+        return Response(page, media_type="application/json")
 
     @routes.get("/v1/heads", tags=["internal"])
     async def heads(

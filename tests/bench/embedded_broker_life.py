@@ -328,7 +328,7 @@ async def carry(arguments: argparse.Namespace, folder: Path) -> dict[str, object
         "python_processor_seconds": round(time.process_time() - processor, 1),
         "restarts": restarts,
         "kills": arguments.kills,
-        "peak_broker_mb": round(peak / 2**20),
+        "peak_broker_mb": round(peak / 2**20) if broker else None,
         "peak_own_mb": round(psutil.Process().memory_info().rss / 2**20),
         "recovery_seconds": {
             "median": round(statistics.median(recoveries), 2) if recoveries else None,

@@ -13,7 +13,11 @@ from tests.bench.measure import Context, Figure, until
 from tests.bench.receive import dossier
 from tests.stack import Stack
 
-OPERATIONS = (("start", {}), ("resolution", {"result": "granted"}), ("return", {"by": "counter"}))
+OPERATIONS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("start", {}),
+    ("resolution", {"result": "granted"}),
+    ("return", {"by": "counter"}),
+)
 HOPS = (
     ("lienthong.dossier.v1", "intake", ("routing", "notify", "stats")),
     ("lienthong.contact.v1", "intake", ("notify",)),
@@ -116,7 +120,8 @@ async def floor_path(stack: Stack, number: int) -> float:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-    return number / (max(end for _, end in spans) - spans[0][0])
+    last: float = max(end for _, end in spans)
+    return number / (last - float(spans[0][0]))
 
 
 async def probe(http: httpx.AsyncClient, url: str) -> bool:

@@ -71,7 +71,7 @@ def free_port() -> int:
 
 async def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - other processes cannot set an event of ours
+        while not condition():
             await asyncio.sleep(0.01)
 
 

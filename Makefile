@@ -1,0 +1,51 @@
+# Liên Thông. `make` alone lists what there is; PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DATA ?= data/site
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-kafka bench lint up clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install the command and the tools into .venv (Python 3.11 or newer)
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make setup PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Show the whole system in a minute (KEEP=1 leaves the sites up)
+	$(BIN)/lienthong demo
+
+up: $(STAMP) ## Start a site under data/site (DATA=folder chooses another)
+	$(BIN)/lienthong up --data $(DATA)
+
+test: $(STAMP) ## Run the tests that need nothing but Python
+	$(BIN)/python -m pytest -m "not kafka and not system"
+	@echo "Not run here: make test-kafka (Apache Kafka: Java 17 and Maven)."
+
+test-kafka: $(STAMP) ## Run the tests on Apache Kafka (Java 17, Maven)
+	@command -v java >/dev/null && command -v mvn >/dev/null || \
+	  { echo "These tests start Apache Kafka: install Java 17 and Maven (Debian: openjdk-17-jre-headless maven)." >&2; exit 1; }
+	$(BIN)/python -m pytest -m kafka
+
+bench: $(STAMP) ## Measure against the floors (ONLY=P1,P3 chooses)
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+lint: $(STAMP) ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Remove what was built; sites and their data stay
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

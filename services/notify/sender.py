@@ -1,0 +1,585 @@
+"""What is planned goes out: the sender of a site, one at a time whichever process it is in.
+
+An attempt is on record before its provider is called, and its outcome after; what lies between is, after a crash, an
+unknown outcome. The lock of the one sender is a session's: it ends with the process that held it, and the next finds
+what was in flight. Providers' rates and health are therefore known to one process.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import structlog
+
+from services.notify.handlers import Handlers
+from services.notify.health import Health, Pace, choose, order_of
+from services.notify.notice import (
+    NoAnswer,
+    Notice,
+    NotTaken,
+    Outcome,
+    Pauses,
+    Refused,
+    Step,
+    Taken,
+    after_attempt,
+    expired,
+    handed_over,
+    held,
+    quiet_until,
+    undeliverable,
+)
+from services.notify.postal import Order, OrderStep, ordered, refused
+from services.notify.providers import Caller, File, Http, Kannel, Sms, secret_of
+from services.notify.settings import NotifySettings
+from services.notify.store import Store
+from shared.contracts.codes import LOCAL_ZONE
+from shared.directory.bundle import ProviderEntry
+from shared.service import Service
+from shared.store.pool import TRANSIENT_ERRORS, connect
+
+log = structlog.get_logger("lienthong.notify")
+
+CHANNEL = "notify_sender"
+_LOCK = 0x4C54_736D  # advisory lock of the one sender of a site
+CLAIM = 500  # notices at once
+STOP_WITHIN = 1.5  # seconds that calls in flight are given at the end
+STANDBY = 1.0  # seconds between two looks at the lock
+
+
+@dataclass(slots=True)
+class Line:
+    """One provider as it is used: its way, its health, its pace."""
+
+    entry: ProviderEntry
+    health: Health
+    pace: Pace
+    caller: Caller | None = None
+    file: File | None = None
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def dedupes(self) -> bool:
+        """The file is looked up before anything is written to it again."""
+        return self.entry.dedupes or self.file is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt and what came of it."""
+
+    notice: UUID
+    dossier: str
+    provider: str
+    outcome: Outcome
+
+
+class Sender:
+    """Sends what is due; `run` never ends by itself, `wake` says that there may be something due."""
+
+    def __init__(self, service: Service, store: Store, handlers: Handlers, settings: NotifySettings) -> None:
+        self._service, self._store, self._handlers, self._settings = service, store, handlers, settings
+        self._awake, self._told_others, self._ended_event = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._lines: dict[str, Line] = {}
+        self._lines_of = -1  # the directory's version
+        self._ended: list[Ended] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held_going: asyncio.Task[None] | None = None
+        self._posting: asyncio.Task[None] | None = None
+        self._turn = 0
+        self._forgotten_to = UUID(int=0)
+        self._forget_at = 0.0
+        self._pauses = Pauses(timedelta(seconds=settings.retry_first), timedelta(seconds=settings.retry_most))
+        self._http: httpx.AsyncClient | None = None
+        self.active = False
+
+    def wake(self) -> None:
+        """Called after each commit that may have planned something."""
+        self._awake.set()
+        if not self.active:
+            self._told_others.set()
+
+    # -- life
+
+    async def run(self) -> None:
+        """Waits for its turn as the site's sender, and sends. Whatever breaks, it begins again by taking the lock."""
+        while True:
+            self._service.beat("sender")
+            try:
+                await self._session()
+            except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
+                log.warning("sender-interrupted", service="notify", error=type(error).__name__)
+                await asyncio.sleep(STANDBY)
+
+    async def _session(self) -> None:
+        connection = await connect(self._service.settings.database_url)
+        try:
+            while not self._service.directory.loaded:
+                self._service.beat("sender")
+                await asyncio.sleep(STANDBY)
+            await self._until_locked(connection)
+            self.active = True
+            await connection.add_listener(CHANNEL, lambda *_: self._awake.set())
+            connect_within = min(5.0, self._settings.call_timeout / 2)
+            async with httpx.AsyncClient(
+                timeout=httpx.Timeout(None, connect=connect_within),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=2.0),
+                headers={"User-Agent": "lienthong-notify", "Accept-Encoding": "identity"},
+                trust_env=False,
+            ) as self._http:
+                self._lines_of = -1
+                recorder = asyncio.create_task(self._record_always())
+                try:
+                    await self._recover(connection)
+                    await self._work(connection)
+                finally:
+                    await self._wind_down(recorder)
+        finally:
+            self.active = False
+            with contextlib.suppress(*TRANSIENT_ERRORS, asyncpg.PostgresError):
+                await connection.close(timeout=2.0)
+
+    async def _until_locked(self, connection: Any) -> None:
+        """Until then another process sends: it is told of what this one has planned."""
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            self._service.beat("sender")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told_others.wait(), STANDBY)
+            if self._told_others.is_set():
+                self._told_others.clear()
+                await connection.execute(f"NOTIFY {CHANNEL}")
+
+    async def _wind_down(self, recorder: "asyncio.Task[None]") -> None:
+        """Calls in flight may end; what they came to is recorded."""
+        recorder.cancel()
+        await asyncio.gather(recorder, return_exceptions=True)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_WITHIN)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(TimeoutError, *TRANSIENT_ERRORS, asyncpg.PostgresError):
+            async with asyncio.timeout(STOP_WITHIN):
+                await self._record()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- the loop
+
+    async def _work(self, connection: Any) -> None:
+        loop = asyncio.get_running_loop()
+        next_look = 0.0
+        while not connection.is_closed():
+            self._service.beat("sender")
+            if loop.time() >= next_look:
+                await self._look(connection)
+                next_look = loop.time() + self._settings.sender_poll
+            self._awake.clear()
+            claimed, pause = await self._claim(connection)
+            if claimed:
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), max(0.001, min(pause, next_look - loop.time())))
+        raise ConnectionResetError("the sender's lock session ended")
+
+    async def _look(self, connection: Any) -> None:
+        """What time alone brings about: retries, the end of quiet hours, expiry, late decisions, letters, orders."""
+        queries, now = self._store.queries, _now()
+        look = await connection.fetchrow(queries["look"], now)
+        if look["retry"]:
+            await connection.execute(queries["notices_retry"], now)
+        if look["held"] and self._quiet(now) is None:
+            await connection.execute(queries["notices_release"])
+        if look["expired"]:
+            rows = await connection.fetch(queries["notices_expired"], now)
+            await self._move([row["id"] for row in rows], expired, now)
+        if look["tellings"]:
+            async with self._service.pool.acquire() as own, own.transaction():
+                decided = await self._handlers.decide_late(own, now)
+            if decided:
+                self._service.wake()
+        if look["post"]:
+            rows = await connection.fetch(queries["notices_for_post"], now)
+            async with self._service.pool.acquire() as own, own.transaction():
+                await self._handlers.follow_by_post(own, [row["id"] for row in rows], now)
+            self._service.wake()
+        if look["orders"] and (self._posting is None or self._posting.done()):
+            self._posting = self._start(self._post(now))
+        await self._forget_texts(connection, now)
+
+    async def _move(self, ids: Sequence[UUID], step: Callable[[Notice], Step], now: datetime) -> None:
+        if not ids:
+            return
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            codes = await self._store.codes_of(connection, ids)
+            await self._store.move(connection, codes, ids, step, now=now)
+        self._service.wake()
+
+    async def _forget_texts(self, connection: Any, now: datetime) -> None:
+        """Sealed texts are kept for so many days: ids begin with the time at which they were made."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._forget_at:
+            return
+        oldest = now - timedelta(days=self._settings.text_days)
+        before = UUID(int=int(oldest.timestamp() * 1000) << 80)
+        rows = await connection.fetch(self._store.queries["texts_forget"], before, self._forgotten_to)
+        if rows:
+            self._forgotten_to = max(row["id"] for row in rows)
+        self._forget_at = loop.time() + (1.0 if rows else 3600.0)
+
+    def _quiet(self, now: datetime) -> datetime | None:
+        return quiet_until(self._service.directory.current.quiet_hours, now)
+
+    # -- claiming
+
+    async def _claim(self, connection: Any) -> tuple[bool, float]:
+        """Begins what may begin now; whether there was anything, else for how long to sleep at most."""
+        now, clock = _now(), asyncio.get_running_loop().time()
+        if (until := self._quiet(now)) is not None:
+            rows = await connection.fetch(self._store.queries["notices_to_hold"])
+            await self._move([row["id"] for row in rows], lambda notice: held(notice, until), now)
+            return bool(rows), self._settings.sender_poll
+        self._refresh_lines()
+        room = {name: self._room(line, clock) for name, line in self._lines.items()}
+        waits = [wait for line in self._lines.values() if (wait := line.pace.wait(clock)) > 0]
+        pause = min(waits, default=self._settings.sender_poll)
+        if self._lines and not any(free > 0 for free in room.values()):
+            return False, pause
+        rows = await connection.fetch(self._store.queries["notices_due"], CLAIM)
+        if not rows:
+            return False, self._settings.sender_poll
+        chosen, homeless = self._choose(rows, room, clock)
+        if homeless:
+            later = now + timedelta(seconds=self._settings.retry_most)
+            await connection.execute(self._store.queries["notices_later"], homeless, later)
+        if not chosen:
+            return False, pause
+        marks = {name: line.file.end() for name, line in self._lines.items() if line.file is not None}
+        begun = await connection.fetch(
+            self._store.queries["notices_begin"],
+            [row["id"] for row, _ in chosen],
+            [name for _, name in chosen],
+            [marks.get(name) for _, name in chosen],
+        )
+        ours = {row["id"] for row in begun}
+        self._dispatch([(row, name) for row, name in chosen if row["id"] in ours])
+        return bool(ours), self._settings.sender_poll
+
+    def _room(self, line: Line, clock: float) -> int:
+        """How many notices the line can take now; a file takes batches, and few of them wait for it."""
+        running = line.health.running
+        at_once = CLAIM * (running < 4) if line.file is not None else self._settings.calls_at_once - running
+        return max(0, min(at_once, line.pace.free(clock)))
+
+    def _choose(
+        self, rows: Sequence[Any], room: dict[str, int], clock: float
+    ) -> tuple[list[tuple[Any, str]], list[UUID]]:
+        """A provider for each notice; those for which there is no provider at all."""
+        good = {name: line.health.good(clock) for name, line in self._lines.items()}
+        entries = [line.entry for line in self._lines.values()]
+        chain_busy = self._held_going is not None and not self._held_going.done()
+        chosen, homeless = [], []
+        for row in rows:
+            order = order_of(entries, good, self._turn)
+            name = choose(order, row["tried"], row["provider"] if row["bound"] else None)
+            if name is None and order and not row["bound"]:
+                name = order[0]
+            if name is None:
+                homeless.append(row["id"])
+            elif room[name] > 0 and not (row["state"] == "held" and chain_busy):
+                room[name] -= 1
+                self._turn += 1
+                self._lines[name].pace.take(clock)
+                chosen.append((row, name))
+        return chosen, homeless
+
+    # -- calling
+
+    def _dispatch(self, begun: Sequence[tuple[Any, str]]) -> None:
+        in_files: dict[str, list[Any]] = {}
+        held_back: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        for row, name in begun:
+            line = self._lines[name]
+            if line.file is not None:
+                in_files.setdefault(name, []).append(row)
+            elif row["state"] == "held":
+                held_back.append(lambda row=row, line=line: self._call(line, row))  # type: ignore[misc]
+            else:
+                self._start(self._call(line, row))
+        for name, rows in in_files.items():
+            self._start(self._write(self._lines[name], rows))
+        if held_back:
+            self._held_going = self._start(self._one_after_another(held_back))
+
+    async def _one_after_another(self, calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        """Held notices go out in the order planned, also where a provider takes many at once."""
+        for call in calls:
+            await asyncio.wait([self._start(call())], timeout=self._settings.held_patience)
+        self.wake()
+
+    async def _call(self, line: Line, row: Any) -> None:
+        loop = asyncio.get_running_loop()
+        content = self._store.open(row, row["recipient"])
+        if content is None:
+            self._end(row, line, Refused("erased"))
+            return
+        assert line.caller is not None
+        call = line.health.begin(loop.time())
+        outcome: Outcome = NoAnswer("cut-off")
+        try:
+            sms = Sms(row["id"], content["to"], content["text"], self._service.directory.current.sms.sender)
+            outcome = await line.caller.send(sms)
+        finally:
+            # A recipient's fault is none of the provider's.
+            line.health.end(call, loop.time(), failed=isinstance(outcome, NotTaken | NoAnswer))
+            self._end(row, line, outcome)
+
+    async def _write(self, line: Line, rows: Sequence[Any]) -> None:
+        """A file takes a whole batch with one sync, in its order."""
+        file, loop = line.file, asyncio.get_running_loop()
+        assert file is not None
+        contents = {row["id"]: self._store.open(row, row["recipient"]) for row in rows}
+        at = _now().astimezone(LOCAL_ZONE).isoformat(timespec="milliseconds")
+        call = line.health.begin(loop.time())
+        failed = False
+        async with line.writing:
+            again = [row["id"] for row in rows if row["bound"]]
+            start = await asyncio.to_thread(file.end)
+            try:
+                there = await asyncio.to_thread(file.written, again, 0) if again else set[UUID]()
+                documents = [
+                    {"id": str(key), "to": content["to"], "text": content["text"], "at": at}
+                    for key, content in contents.items()
+                    if content is not None and key not in there
+                ]
+                await asyncio.to_thread(file.append, documents)
+            except OSError:
+                failed = True
+                there = await asyncio.to_thread(file.written, list(contents), start)
+        line.health.end(call, loop.time(), failed=failed)
+        for row in rows:
+            if contents[row["id"]] is None:
+                self._end(row, line, Refused("erased"))
+            elif not failed or row["id"] in there:
+                self._end(row, line, Taken())
+            else:
+                self._end(row, line, NotTaken("not-written"))
+
+    def _end(self, row: Any, line: Line, outcome: Outcome) -> None:
+        self._ended.append(Ended(row["id"], row["dossier"], line.entry.name, outcome))
+        self._ended_event.set()
+
+    # -- recording
+
+    async def _record_always(self) -> None:
+        while True:
+            await self._ended_event.wait()
+            self._ended_event.clear()
+            try:
+                while self._ended:
+                    await self._record()
+            except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
+                log.warning("outcomes-not-recorded", service="notify", error=type(error).__name__)
+                self._ended_event.set()
+                await asyncio.sleep(0.5)
+
+    async def _record(self) -> None:
+        """Writes what attempts came to: many in one transaction when they end together."""
+        batch = self._ended[:CLAIM]
+        if not batch:
+            return
+        by_notice = {ended.notice: ended for ended in batch}
+        providers = list(self._lines)
+
+        def step(notice: Notice) -> Step:
+            ended = by_notice[notice.id]
+            line = self._lines.get(ended.provider)
+            return after_attempt(
+                notice,
+                ended.provider,
+                ended.outcome,
+                dedupes=line is not None and line.dedupes,
+                providers=providers,
+                now=now,
+                pauses=self._pauses,
+            )
+
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            now = await self._service.log.now(connection)
+            codes = [ended.dossier for ended in batch]
+            await self._store.move(connection, codes, list(by_notice), step, now=now)
+        del self._ended[: len(batch)]
+        self._service.wake()
+        self._awake.set()
+
+    async def _recover(self, connection: Any) -> None:
+        """Attempts that had begun when their sender died: the file is looked up, of the others nobody knows."""
+        self._refresh_lines()
+        rows = await connection.fetch(self._store.queries["notices_in_flight"])
+        in_file = await asyncio.to_thread(_written, File(self._settings.sent_file), rows)
+        for row in rows:
+            line = self._lines.get(row["provider"])
+            outcome: Outcome = NoAnswer("cut-off")
+            if line is not None and line.file is not None:
+                outcome = Taken() if row["id"] in in_file else NotTaken("not-written")
+            self._ended.append(Ended(row["id"], row["dossier"], row["provider"], outcome))
+        while self._ended:
+            await self._record()
+        orders = await connection.fetch(self._store.queries["orders_in_flight"])
+        in_file = await asyncio.to_thread(_written, File(self._settings.postal_file), orders)
+        outcomes = {row["id"]: Taken() if row["id"] in in_file else NotTaken("not-written") for row in orders}
+        await self._record_orders(orders, outcomes)
+        if rows or orders:
+            log.info("attempts-recovered", service="notify", count=len(rows) + len(orders))
+
+    # -- the providers of the bundle
+
+    def _refresh_lines(self) -> None:
+        """A load takes effect at once; a provider that did not change keeps its health and pace."""
+        live = self._service.directory
+        if live.version == self._lines_of:
+            return
+        before, self._lines = self._lines, {}
+        for entry in live.current.providers:
+            known = before.get(entry.name)
+            self._lines[entry.name] = (
+                known if known and known.entry == entry and self._lines_of >= 0 else self._line(entry)
+            )
+        self._lines_of = live.version
+
+    def _line(self, entry: ProviderEntry) -> Line:
+        settings = self._settings
+        health = Health(settings.health_window, settings.health_least, settings.health_share, settings.call_slow)
+        line = Line(entry, health, Pace(entry.per_second))
+        assert self._http is not None
+        match entry.kind:
+            case "file":
+                line.file = File(settings.sent_file)
+            case "http":
+                line.caller = Http(self._http, entry.url or "", settings.call_timeout)
+            case "kannel":
+                receipts = f"{settings.url_of('notify')}/v1/receipts/{entry.name}"
+                line.caller = Kannel(self._http, entry, settings.call_timeout, receipts, secret_of(entry))
+        return line
+
+    # -- the post
+
+    async def _post(self, now: datetime) -> None:
+        """Hands orders to the first carrier of the bundle. A carrier takes an order's id once: an unknown outcome is
+        repeated under it."""
+        carriers = self._service.directory.current.carriers
+        async with self._service.pool.acquire() as connection:
+            rows = await connection.fetch(self._store.queries["orders_due"], now, CLAIM)
+            if not carriers or not rows:
+                return
+            carrier = carriers[0]
+            file = File(self._settings.postal_file) if carrier.kind == "file" else None
+            mark = file.end() if file is not None else None
+            begun = await connection.fetch(
+                self._store.queries["orders_begin"], [row["id"] for row in rows], mark, carrier.name
+            )
+        ours = {row["id"] for row in begun}
+        outcomes: dict[UUID, Outcome] = {}
+        documents: dict[UUID, dict[str, Any]] = {}
+        for row in rows:
+            if row["id"] not in ours:
+                continue
+            document = self._order_document(row, now)
+            if isinstance(document, NotTaken | Refused):
+                outcomes[row["id"]] = document
+            else:
+                documents[row["id"]] = document
+        if file is not None:
+            outcomes |= await asyncio.to_thread(_append_orders, file, documents)
+        else:
+            assert self._http is not None
+            way = Http(self._http, carrier.url or "", self._settings.call_timeout)
+            for key, document in documents.items():
+                outcomes[key] = await way.post(document)
+        await self._record_orders([row for row in rows if row["id"] in outcomes], outcomes)
+
+    def _order_document(self, row: Any, now: datetime) -> dict[str, Any] | NotTaken | Refused:
+        """What the carrier is told: who sends, who receives, the agency, the dossier, the fee to collect."""
+        if not row["known"]:
+            waited = now - row["planned_at"] > timedelta(seconds=self._settings.contact_wait)
+            return Refused("no-contact") if waited else NotTaken("no-contact")
+        content = self._store.open(row, row["contact_ref"])
+        if content is None:
+            return Refused("erased")
+        if not content.get("address"):
+            return Refused("no-address")
+        directory = self._service.directory.current
+        agency = directory.agency(row["agency"]) if row["agency"] in directory.agencies else None
+        office = {"name": agency.name if agency else row["agency"], "agency": row["agency"]}
+        person = {name: content.get(name) for name in ("address", "phone")}
+        person["name"] = content.get("to") or content.get("name")
+        sender, receiver = (office, person) if row["kind"] == "deliver" else (person, office)
+        document = {
+            "id": str(row["id"]),
+            "kind": row["kind"],
+            "dossier": row["dossier"],
+            "agency": row["agency"],
+            "from": sender,
+            "to": receiver,
+            "fee_to_collect": row["fee_to_collect"],
+            "at": _now().astimezone(LOCAL_ZONE).isoformat(timespec="milliseconds"),
+        }
+        return document | ({"text": content["text"]} if "text" in content else {})
+
+    async def _record_orders(self, rows: Sequence[Any], outcomes: Mapping[UUID, Outcome]) -> None:
+        if not rows:
+            return
+
+        def step(order: Order) -> OrderStep:
+            match outcomes[order.id]:
+                case Taken():
+                    return ordered(order, now)
+                case Refused(reason):
+                    return refused(order, reason, now)
+                case NotTaken(reason) | NoAnswer(reason):
+                    later = now + self._pauses.after(order.rounds)
+                    return replace(order, in_flight=False, rounds=order.rounds + 1, next_at=later, reason=reason), ()
+
+        def of_letter(order: Order, letter: Notice) -> Step:
+            match order.state:
+                case "ordered":
+                    return handed_over(letter, order.carrier, now)
+                case "cancelled":
+                    return undeliverable(letter, order.reason or "cancelled")
+            return letter, ()
+
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            now = await self._service.log.now(connection)
+            await self._store.move_orders(
+                connection, [r["dossier"] for r in rows], [r["id"] for r in rows], step, of_letter, now=now
+            )
+        self._service.wake()
+
+
+def _written(file: File, rows: Sequence[Any]) -> set[UUID]:
+    since = min((row["mark"] for row in rows if row["mark"] is not None), default=0)
+    return file.written([row["id"] for row in rows], since) if rows else set()
+
+
+def _append_orders(file: File, documents: dict[UUID, dict[str, Any]]) -> dict[UUID, Outcome]:
+    start = file.end()
+    try:
+        file.append(list(documents.values()))
+    except OSError:
+        there = file.written(list(documents), start)
+        return {key: Taken() if key in there else NotTaken("not-written") for key in documents}
+    return {key: Taken() for key in documents}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,161 @@
+"""The OpenAPI document, with what the contract says of every operation and FastAPI cannot know.
+
+Errors are problem documents, not FastAPI's own; whoever asks carries a bearer token; writes take an Idempotency-Key, and
+If-Match where they change something that exists. An operation that posts only to ask says so with `openapi_extra=READS`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from shared.web.problem import PROBLEM_TYPE
+
+READS: Final[dict[str, Any]] = {"x-reads": True}
+"""For `openapi_extra`: this POST changes nothing."""
+
+METHODS: Final = ("get", "put", "post", "delete", "patch")
+
+_PROBLEM: Final = {
+    "type": "object",
+    "description": "RFC 9457. `code` is stable; `errors` point at what is wrong. A refusal may say more.",
+    "required": ["type", "title", "status", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "code": {"type": "string"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["detail", "pointer"],
+                "properties": {
+                    "detail": {"type": "string"},
+                    "pointer": {"type": "string", "description": "A JSON Pointer from the body's root."},
+                },
+            },
+        },
+    },
+}
+
+_TITLES: Final = {
+    400: "What came is no JSON.",
+    401: "No token, or none that this site accepts.",
+    403: "Outside the token's role or scope.",
+    404: "It does not exist, or is not yours to see.",
+    405: "The path takes another method.",
+    409: "The present state does not allow it.",
+    412: "Changed meanwhile: If-Match names another version.",
+    413: "The body is too large.",
+    415: "The body is of another media type.",
+    422: "What came is not valid; `errors` say where.",
+    429: "Too often; come back after `Retry-After` seconds.",
+    503: "Not possible now; come back after `Retry-After` seconds.",
+}
+
+_HEADERS: Final[dict[int, dict[str, Any]]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    405: {"Allow": {"schema": {"type": "string"}}},
+    429: {"Retry-After": {"schema": {"type": "integer", "minimum": 0}}},
+}
+
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key with the same body is answered with the stored answer.",
+    "schema": {"type": "string", "pattern": "^[!-~][ -~]{0,199}$"},
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag that this change is meant for.",
+    "schema": {"type": "string"},
+}
+
+
+def describe_by_contract(app: FastAPI, needs_token: Callable[..., Any]) -> None:
+    """`app.openapi()` gives the document as the contract has it; `needs_token` is the dependency that asks for one."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            app.openapi_schema = _finished(document, _with_token(app, needs_token))
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _with_token(app: FastAPI, needs_token: Callable[..., Any]) -> set[tuple[str, str]]:
+    """The (path, method) of the operations that ask for a principal."""
+    return {
+        (route.path_format, method.lower())
+        for route in app.routes
+        if isinstance(route, APIRoute) and any(each.call is needs_token for each in _all(route.dependant))
+        for method in route.methods
+    }
+
+
+def _all(dependant: Dependant) -> Iterator[Dependant]:
+    yield dependant
+    for inner in dependant.dependencies:
+        yield from _all(inner)
+
+
+def _finished(document: dict[str, Any], with_token: set[tuple[str, str]]) -> dict[str, Any]:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    schemas["Problem"] = _PROBLEM
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    }
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                _finish(item[method], path, method, needs_token=(path, method) in with_token)
+    return document
+
+
+def _finish(operation: dict[str, Any], path: str, method: str, *, needs_token: bool) -> None:
+    reads = operation.pop("x-reads", False) or method == "get"
+    statuses = {401, 405, 422}  # a token that is sent must be good, also where none is asked for
+    if needs_token:
+        operation["security"] = [{"bearer": []}]
+        statuses |= {403, 404}
+    else:
+        operation["security"] = []
+    if "{" in path:
+        statuses.add(404)
+    if method != "get":
+        statuses |= {400, 413, 415}
+    if not reads:
+        statuses |= {409, 412, 503} if "{" in path else {409, 503}
+        headers = [_IDEMPOTENCY_KEY, _IF_MATCH] if "{" in path else [_IDEMPOTENCY_KEY]
+        operation.setdefault("parameters", []).extend(headers)
+    responses = operation["responses"]
+    responses.pop("422", None)
+    for status in sorted(statuses):
+        responses.setdefault(str(status), problem_response(status))
+
+
+def problem_response(status: int) -> dict[str, Any]:
+    """An answer that is a problem, for an operation's `responses`."""
+    response: dict[str, Any] = {
+        "description": _TITLES[status],
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in _HEADERS:
+        response["headers"] = _HEADERS[status]
+    return response

@@ -1,0 +1,31 @@
+"""Fixtures of all tests."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.service import SERVICES
+from tests.harness import Backing, RunningSite, backing_for_a_run, real_services, running_site, toy_services
+
+
+@pytest.fixture(scope="session")
+async def backing() -> AsyncIterator[Backing]:
+    """The PostgreSQL and the bus of the whole run."""
+    async with backing_for_a_run() as backing:
+        yield backing
+
+
+@pytest.fixture
+async def toy(backing: Backing) -> AsyncIterator[RunningSite]:
+    """The toy's two services: intake owns things, routing consumes them."""
+    async with running_site(backing, *toy_services(), gap_wait=0.2) as site:
+        await site.reading()
+        yield site
+
+
+@pytest.fixture
+async def site(backing: Backing) -> AsyncIterator[RunningSite]:
+    """The project's four services with the sample province."""
+    async with running_site(backing, *real_services(*SERVICES)) as site:
+        await site.reading()
+        yield site
