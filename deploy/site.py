@@ -12,12 +12,11 @@ import httpx
 import structlog
 
 from deploy.demo.sample import SAMPLE
-from deploy.embedded import EmbeddedBroker, EmbeddedPostgres
+from deploy.embedded import EmbeddedBroker, EmbeddedPostgres, make_topics
 from deploy.logfile import LogFolder
 from deploy.schema import migrate_site
 from deploy.serving import HttpServer, listen
 from deploy.state import BASE_PORT, FolderLock, Ports, State, read_state
-from shared.bus.publisher import create_topics
 from shared.contracts.events import TOPICS
 from shared.directory.bundle import Bundle
 from shared.directory.directory import Directory
@@ -124,10 +123,10 @@ class SiteProcess:
             return
         bus = Settings(**settings).bus()
 
-        async def make_topics(_: str) -> None:
-            await create_topics(bus, list(TOPICS))
+        async def make_all(bootstrap: str) -> None:
+            await make_topics(bootstrap, {bus.topic(name): bus.partitions for name in TOPICS})
 
-        self._broker = EmbeddedBroker(self.data, self._ports.bus, caught_up=self._caught_up, prepare=make_topics)
+        self._broker = EmbeddedBroker(self.data, self._ports.bus, caught_up=self._caught_up, prepare=make_all)
         await self._broker.start()
         self._watch(self._broker.watch)
 
@@ -159,7 +158,9 @@ class SiteProcess:
             told |= {
                 "bus_bootstrap": f"127.0.0.1:{self._ports.bus}",
                 "bus_window_mb": BUS_WINDOW_MB,
-                "bus_idempotent": False,  # the embedded broker has none
+                # What the embedded broker has not: idempotent producers, and groups that are joined within seconds.
+                "bus_idempotent": False,
+                "bus_groups": False,
             }
         return told | {f"{name}_url": url for name, url in self._urls().items()}
 

@@ -234,7 +234,9 @@ class RawBus:
     def __init__(self, settings: BusSettings) -> None:
         self._settings = settings
 
-    async def send(self, *records: Envelope | tuple[str, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]) -> None:
+    async def send(
+        self, *records: Envelope | tuple[str, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+    ) -> None:
         """Puts envelopes, or (topic, key, value, headers), on their topics in this order."""
         producer = AIOKafkaProducer(bootstrap_servers=self._settings.bootstrap, acks="all")
         await producer.start()
@@ -251,7 +253,9 @@ class RawBus:
 
     async def records(self, topic: str) -> list[BusRecord]:
         """Everything that is on a topic now, each partition in its order."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._settings.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=20)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=20
+        )
         await consumer.start()
         found: list[BusRecord] = []
         try:

@@ -124,6 +124,6 @@ def answered(service: str, response: httpx.Response) -> Any:
         code = f" ({problem['code']})"
     except (ValueError, KeyError, AttributeError, TypeError):
         what, code = response.text[:200], ""
-    if response.status_code >= 500:
+    if response.status_code in (502, 503, 504):
         raise ServiceAway(f"{service} answered {response.status_code}: {what}")
     raise ServiceRefused(f"{service} refused{code}: {what}", response.status_code)

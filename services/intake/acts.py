@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from shared.clock import local
 from shared.contracts.codes import AgencyCode, DossierCodeText, Instant, Name, Phone, Text
 from shared.contracts.events import ApplicantKind, Channel, Result, ReturnBy, Satisfaction, Source
 
@@ -13,6 +14,15 @@ CitizenId = Annotated[str, StringConstraints(pattern=r"^(\d{9}|\d{12})$")]
 """An identity card has 9 digits, a citizen identity card 12."""
 Dong = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 """An amount of money, in đồng."""
+
+
+def _on_the_calendar(instant: datetime) -> datetime:
+    local(instant)  # raises ClockRangeError
+    return instant
+
+
+Due = Annotated[Instant, AfterValidator(_on_the_calendar)]
+"""A due instant given by hand; its local day is on the calendar too."""
 
 
 class Act(BaseModel):
@@ -86,11 +96,18 @@ class ImportedDossier(NewDossier):
     """A dossier of another system: it may keep its code and its promised due date."""
 
     code: DossierCodeText | None = None
-    due_at: Instant | None = None
+    due_at: Due | None = None
 
 
 class Plain(Act):
     """An operation that needs nothing but its time."""
+
+
+class ImportedReceipt(Plain):
+    """The receipt of a dossier that was submitted before: another system may have promised its due date already."""
+
+    received_at: Instant | None = None
+    due_at: Due | None = None
 
 
 class WithReason(Act):
@@ -108,7 +125,7 @@ class Payment(Act):
 
 class Extension(Act):
     reason: Text
-    due_at: Instant
+    due_at: Due
 
 
 class Digitisation(Act):

@@ -1,11 +1,12 @@
 """Intake over HTTP: parse, call, answer."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Query, Request
-from pydantic import model_validator
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AfterValidator, model_validator
 from starlette.responses import Response
 
 from services.intake import acts
@@ -15,17 +16,17 @@ from services.intake.settings import IntakeSettings
 from services.intake.store import DOSSIER, Store
 from services.intake.writer import Command, Result, Writer, etag, local_text
 from shared.clock import deadline, sentences
-from shared.contracts.codes import AgencyCode, Name, Phone
+from shared.contracts.codes import AgencyCode, Name, Phone, check_dossier_code
 from shared.contracts.envelope import parse
 from shared.security.access import in_scope, scope_of, sees_personal_data
 from shared.security.tokens import Principal, Role
 from shared.service import Service
-from shared.web.app import Asking, Body, allow, router
+from shared.web.app import Body, one_of, router
 from shared.web.problem import Problem, not_found
 from shared.web.writes import replayed, request_key
 
-READERS = (Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.PORTAL)
 PAGE = 100
+_CODE = re.compile(r"[0-9A-Z.\-]{1,60}")
 
 # Who may do what (the contract's 'Principals'); admin may do all.
 ROLES: dict[str, tuple[Role, ...]] = {
@@ -47,6 +48,18 @@ ROLES: dict[str, tuple[Role, ...]] = {
     "correction": (Role.DESK, Role.OFFICER),
     "rating": (Role.DESK, Role.PORTAL),
 }
+
+
+# Who reads dossiers, and who takes them in; leaders, auditors and portals read without the applicant.
+Reader = Annotated[Principal, Depends(one_of(Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.PORTAL))]
+Searcher = Annotated[Principal, Depends(one_of(Role.DESK, Role.OFFICER, Role.LEADER, Role.PORTAL))]
+Desk = Annotated[Principal, Depends(one_of(Role.DESK))]
+Sender = Annotated[Principal, Depends(one_of(Role.PORTAL, Role.DESK))]
+Counting = Annotated[Principal, Depends(one_of(Role.SERVICE, Role.OPERATOR, Role.AUDITOR))]
+Sibling = Annotated[Principal, Depends(one_of(Role.SERVICE))]
+
+Cursor = Annotated[str | None, AfterValidator(lambda text: text and check_dossier_code(text)), Query()]
+"""A list goes on after this dossier code."""
 
 
 class Moves(Body):
@@ -80,26 +93,24 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         return _response(await writer.submit(command))
 
     @api.post("/v1/dossiers", status_code=201, tags=["dossiers"])
-    async def receive_new(request: Request, who: Asking, body: acts.NewDossier) -> Response:
+    async def receive_new(request: Request, who: Desk, body: acts.NewDossier) -> Response:
         """Takes a dossier in at a desk: state 2, with its code, due date and tracking pin."""
-        allow(who, Role.DESK)
         scope = scope_of(who, service.directory.current)
         return await answered(request, who, Command("new", body, actor_of(who), scope=scope))
 
     @api.post("/v1/submissions", status_code=201, tags=["dossiers"])
-    async def submit(request: Request, who: Asking, body: acts.NewSubmission) -> Response:
+    async def submit(request: Request, who: Sender, body: acts.NewSubmission) -> Response:
         """Sends a dossier in, from portal or desk: state 1. The same code again updates it while it is in 1."""
-        allow(who, Role.PORTAL, Role.DESK)
         scope = None if who.role is Role.PORTAL and who.agency is None else scope_of(who, service.directory.current)
         return await answered(request, who, Command("submit", body, actor_of(who), code=body.code, scope=scope))
 
     def operation(name: str, model: type[acts.Act]) -> None:
-        async def do(request: Request, who: Asking, code: str, body: Any) -> Response:
-            allow(who, *ROLES[name])
+        async def do(request: Request, who: Principal, code: str, body: Any) -> Response:
+            _must_be_code(code)
             scope = None if who.role is Role.PORTAL else scope_of(who, service.directory.current)
             return await answered(request, who, Command(name, body, actor_of(who), code=code, scope=scope))
 
-        do.__annotations__["body"] = model
+        do.__annotations__ |= {"who": Annotated[Principal, Depends(one_of(*ROLES[name]))], "body": model}
         do.__doc__ = f"The operation `{name}` on a dossier."
         api.add_api_route(
             f"/v1/dossiers/{{code}}/{name}",
@@ -111,17 +122,14 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         )
 
     @api.post("/v1/dossiers/search", tags=["dossiers"])
-    async def search(
-        who: Asking, body: PhoneOrId, cursor: Annotated[str | None, Query(max_length=60)] = None
-    ) -> dict[str, Any]:
+    async def search(who: Searcher, body: PhoneOrId, cursor: Cursor = None) -> dict[str, Any]:
         """The dossiers of a phone number or citizen id, found by keyed hash, within the principal's scope."""
-        allow(who, Role.DESK, Role.OFFICER, Role.LEADER, Role.PORTAL)
         scope = scope_of(who, service.directory.current)
         sender = who.subject if who.role is Role.PORTAL else None
         async with service.pool.acquire() as connection:
             refs = await store.refs_of(connection, body.phone, body.citizen_id)
-            rows = await store.found(connection, refs, scope, sender, cursor or "", PAGE)
-        return _page([_listed(row) for row in rows], PAGE)
+            rows = await store.found(connection, refs, scope, sender, cursor or "", PAGE + 1)
+        return _page([_listed(row) for row in rows])
 
     for name, model in acts.BODIES.items():
         operation(name, model)
@@ -129,13 +137,12 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     @api.post("/v1/imports", tags=["imports"])
     async def run_import(
         request: Request,
-        who: Asking,
+        who: Desk,
         source: Name,
         mode: Literal["live", "history"] = "live",
         dry_run: bool = False,
     ) -> Response:
         """Lines of another system's register (NDJSON); the answer has one line for each, in order."""
-        allow(who, Role.DESK)
         actor = Actor("import", who.subject)
         scope = scope_of(who, service.directory.current)
         answer = await imports.run(await request.body(), source, mode, actor, scope, dry_run=dry_run)
@@ -143,7 +150,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
 
     async def readable(who: Principal, code: str) -> Dossier:
         """A dossier that the principal may read, else 404 (its existence is private)."""
-        allow(who, *READERS)
+        _must_be_code(code)
         async with service.pool.acquire() as connection:
             dossier = await store.read(connection, code)
         if dossier is None:
@@ -159,28 +166,30 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
 
     @api.get("/v1/dossiers", tags=["dossiers"])
     async def listed(
-        who: Asking,
+        who: Reader,
         agency: AgencyCode | None = None,
         state: Annotated[int | None, Query(ge=1, le=10)] = None,
         overdue: bool | None = None,
-        q: Annotated[str | None, Query(max_length=60, pattern=r"^[0-9A-Z.\-]*$")] = None,
-        cursor: Annotated[str | None, Query(pattern=r"^[0-9A-Z.\-]{1,60}$")] = None,
+        q: Annotated[str | None, Query(max_length=200)] = None,
+        cursor: Cursor = None,
     ) -> dict[str, Any]:
-        """Dossiers by receiving agency, state, overdue now, or the beginning of their code."""
-        allow(who, *READERS)
+        """Dossiers by receiving agency, state, overdue now, or a part of their code."""
         directory = service.directory.current
         scope = scope_of(who, directory)
         sender = who.subject if who.role is Role.PORTAL else None
         if agency is not None and agency not in directory.agencies:
             raise not_found("This agency")
+        if q and _CODE.fullmatch(q.strip().upper()) is None:
+            return _page([])  # no code has this in it
+        part = q.strip().upper() if q else None
         async with service.pool.acquire() as connection:
             rows = await store.listed(
-                connection, scope if sender is None else None, sender, agency, state, overdue, q, cursor, PAGE
+                connection, scope if sender is None else None, sender, agency, state, overdue, part, cursor, PAGE + 1
             )
-        return _page([_listed(row) for row in rows], PAGE)
+        return _page([_listed(row) for row in rows])
 
     @api.get("/v1/dossiers/{code}", tags=["dossiers"])
-    async def one(request: Request, who: Asking, code: str) -> Response:
+    async def one(request: Request, who: Reader, code: str) -> Response:
         """A dossier as it stands; with its applicant for desk and admin, and each such read is recorded."""
         dossier = await readable(who, code)
         body = _described(dossier)
@@ -199,14 +208,14 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
 
     @api.get("/v1/dossiers/{code}/history", tags=["dossiers"])
     async def history(
-        who: Asking, code: str, cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None
+        who: Reader, code: str, cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None
     ) -> dict[str, Any]:
         """Every event of a dossier, in order; nothing is ever taken out of it."""
         await readable(who, code)
         async with service.pool.acquire() as connection:
-            envelopes = await service.log.after(connection, DOSSIER, code, cursor or 0, PAGE)
+            envelopes = await service.log.after(connection, DOSSIER, code, cursor or 0, PAGE + 1)
         items = []
-        for envelope in envelopes:
+        for envelope in envelopes[:PAGE]:
             data = parse(envelope)
             items.append(
                 {
@@ -219,10 +228,10 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
                     **(data.model_dump(mode="json", by_alias=True, exclude={"contact_ref"}) if data else {}),
                 }
             )
-        return {"items": items, "next_cursor": str(items[-1]["sequence"]) if len(items) == PAGE else None}
+        return {"items": items, "next_cursor": str(items[-1]["sequence"]) if len(envelopes) > PAGE else None}
 
     @api.get("/v1/dossiers/{code}/explain", tags=["dossiers"])
-    async def explain(who: Asking, code: str, lang: Literal["vi", "en"] = "vi") -> dict[str, Any]:
+    async def explain(who: Reader, code: str, lang: Literal["vi", "en"] = "vi") -> dict[str, Any]:
         """Why this due date: every interval counted or skipped, with its rule and calendar version."""
         dossier = await readable(who, code)
         if dossier.limit is None or dossier.received_at is None or dossier.due_at is None:
@@ -256,18 +265,16 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         }
 
     @api.get("/v1/accepted", tags=["internal"])
-    async def accepted(who: Asking) -> dict[str, Any]:
+    async def accepted(who: Counting) -> dict[str, Any]:
         """What was accepted here: dossiers, and the events that their rows stand at."""
-        allow(who, Role.SERVICE, Role.OPERATOR, Role.AUDITOR)
         async with service.pool.acquire() as connection:
             row = await connection.fetchrow(store.queries["accepted"])
         assert row is not None
         return {"dossiers": row["dossiers"], "events": int(row["events"])}
 
     @api.post("/v1/site/moves", tags=["internal"])
-    async def move_open(who: Asking, body: Moves) -> dict[str, Any]:
+    async def move_open(who: Sibling, body: Moves) -> dict[str, Any]:
         """What the newest calendar versions would change for open dossiers; without `dry_run` it is done."""
-        allow(who, Role.SERVICE)
         return {"items": await writer.move_open(dry_run=body.dry_run)}
 
     return api
@@ -282,8 +289,16 @@ def _response(result: Result) -> Response:
     return result.answer.response()
 
 
-def _page(items: list[dict[str, Any]], size: int) -> dict[str, Any]:
-    return {"items": items, "next_cursor": items[-1]["code"] if len(items) == size else None}
+def _must_be_code(text: str) -> None:
+    """404 for what no dossier can have as its code."""
+    if _CODE.fullmatch(text) is None:
+        raise not_found("This dossier")
+
+
+def _page(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """One page of items that were asked for with one more than a page holds."""
+    page = items[:PAGE]
+    return {"items": page, "next_cursor": page[-1]["code"] if len(items) > PAGE else None}
 
 
 def _listed(row: Any) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 """Intake's composition root."""
 
 from services.intake.api import routes
+from services.intake.catalogue import catalogue_routes
+from services.intake.deadlines import deadline_routes
 from services.intake.handlers import TOPICS, Handlers
 from services.intake.imports import MAX_IMPORT
+from services.intake.petitions_api import petition_routes
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
+from services.intake.tracking_api import PLAIN, tracking_routes
 from services.intake.writer import Writer
 from shared.service import Service
 from shared.web.common import common_routes
@@ -24,13 +28,17 @@ def create(settings: IntakeSettings | None = None) -> Service:
         description="Receives dossiers, keeps their lifecycle and deadline, publishes dossier events.",
         open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*"),
         large={"/v1/imports": MAX_IMPORT},
-        plain={"/v1/imports": LINES},
+        plain={"/v1/imports": LINES, **PLAIN},
     )
     store = Store(service)
     writer = Writer(service, store, settings.batch_limit, settings.tick_seconds)
     service.consume(TOPICS, Handlers(service, store).apply)
     service.app.include_router(common_routes(service))
     service.app.include_router(routes(service, store, writer, settings))
+    service.app.include_router(deadline_routes(service))
+    service.app.include_router(catalogue_routes(service))
+    service.app.include_router(tracking_routes(service, store, writer, settings))
+    service.app.include_router(petition_routes(service, store, settings))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
     return service

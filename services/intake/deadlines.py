@@ -67,9 +67,7 @@ def answer(question: Question, directory: Directory, lang: Language = "vi") -> d
         raise not_found("This agency" if error.reason == "unknown-agency" else "This calendar version") from None
     except PauseError as error:
         name, sentence = _PAUSES[error.reason]
-        raise Problem(
-            422, error.reason, sentence, [Wrong(sentence, f"/pauses/{error.index}/{name}")]
-        ) from None
+        raise Problem(422, error.reason, sentence, [Wrong(sentence, f"/pauses/{error.index}/{name}")]) from None
     except ClockError as error:
         sentence = f"No due date can be counted from here: {error}."
         raise Problem(422, "no-due-date", sentence, [Wrong(sentence, "/received_at")]) from None

@@ -586,7 +586,9 @@ def correct(
     standing = _standing(history)
     act = _last_act(standing)
     if body.undoes.lower() not in {str(past.id) for past in act}:
-        raise Refusal(409, "not-the-last-act", "Only the dossier's last act can be undone.", state=dossier.state, allowed=[])
+        raise Refusal(
+            409, "not-the-last-act", "Only the dossier's last act can be undone.", state=dossier.state, allowed=[]
+        )
     if actor.role != "admin" and actor.role != act[0].data.by:
         by = act[0].data.by
         raise Refusal(403, "forbidden", f"This act was done by the role {by}; that role or admin may undo it.")
@@ -637,10 +639,10 @@ def _last_act(standing: Sequence["Past"]) -> list["Past"]:
     """The last act with the events that it brought, in order."""
     done = [past for past in standing if not isinstance(past.data, BY_TIME)]
     act = done[-1:]
-    for earlier, later in pairwise(reversed(done)):
-        if not _brings(later, earlier):
+    for brought, first in pairwise(reversed(done)):
+        if not _brings(first, brought):
             break
-        act.insert(0, later)
+        act.insert(0, first)
     return act
 
 

@@ -27,6 +27,7 @@ class Handlers:
         now = await self._service.log.now(connection)
         faults: dict[int, Fault] = {}
         stopped: set[str] = set()
+        elsewhere: set[tuple[str, str]] = set()
         changed: dict[str, Dossier] = {}
         envelopes: list[Envelope] = []
         for index, event in enumerate(events):
@@ -34,16 +35,19 @@ class Handlers:
             dossier = dossiers.get(code)
             if code in stopped:
                 continue
-            if dossier is None or not isinstance(event.data, ev.TransferEvent):
-                faults[index] = Fault("state-contradiction", "a transfer of a dossier that was never received here")
+            if not isinstance(event.data, ev.TransferEvent):
+                faults[index] = Fault("state-contradiction", "no transfer on the topic of transfers")
                 stopped.add(code)
+                continue
+            if dossier is None:
+                elsewhere.add((code, event.data.to))  # its home is the site that sent it
                 continue
             at = max(event.envelope.time, dossier.last_at or event.envelope.time)
             recorded = max(now, dossier.recorded or now)
             for data in transferred(dossier, event.data):
                 assert isinstance(data, ev.DossierEvent)
                 event_id = uuid7()
-                fold(dossier, data, event_id, at, recorded)
+                fold(dossier, data, at, recorded)
                 envelopes.append(
                     Envelope(
                         topic=DOSSIER,
@@ -61,5 +65,6 @@ class Handlers:
             changed[code] = dossier
         moved = [(changed[code], next_tick(changed[code], directory)) for code in sorted(changed)]
         await self._store.write_dossiers(connection, [], moved)
+        await self._store.note_elsewhere(connection, elsewhere)
         await self._service.log.append(connection, envelopes)
         return faults

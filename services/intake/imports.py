@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from uuid import UUID
 
 import orjson
@@ -21,7 +22,9 @@ from shared.web.problem import Problem, Wrong, pointer_of
 MAX_LINES = 10_000
 MAX_IMPORT = 16 << 20
 SLICE = 500
+_NEW_SOURCE = 0  # no source has this number
 _CONTROL = ("op", "ref", "at", "id")
+_LATER_RECEIPT = frozenset({"received_at", "due_at"})  # all that the receipt of a submitted ref needs to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,6 @@ def read_line(
     actor: Actor,
     scope: frozenset[str] | None,
     mode: Literal["live", "history"],
-    dry_run: bool,
 ) -> Read:
     """One line as a command, or why it is none."""
     try:
@@ -67,22 +69,25 @@ def read_line(
     if not isinstance(content, dict):
         return Read(number, None, Refused("invalid", "A line is a JSON object."))
     ref = content.get("ref")
-    if not isinstance(ref, str) or not 0 < len(ref) <= 200 or not ref.isprintable():
+    if not _is_name(ref):
         return Read(number, None, Refused("invalid", "ref is a text of 1 to 200 characters.", "/ref"))
     line_id = content.get("id")
-    if line_id is not None and (
-        not isinstance(line_id, str) or not 0 < len(line_id) <= 200 or not line_id.isprintable()
-    ):
+    if line_id is not None and not _is_name(line_id):
         return Read(number, ref, Refused("invalid", "id is a text of 1 to 200 characters.", "/id"))
-    try:
-        at = parse_instant(content["at"]) if content.get("at") is not None else None
-    except (ValueError, TypeError) as error:
-        return Read(number, ref, Refused("invalid", str(error), "/at"))
+    at: datetime | None = None
+    if content.get("at") is not None:
+        try:
+            at = parse_instant(str(content["at"]))
+        except ValueError as error:
+            return Read(number, ref, Refused("invalid", str(error), "/at"))
     op = content.get("op")
     fields = {name: value for name, value in content.items() if name not in _CONTROL}
     try:
         body: Any
-        if op == "receive" and fields:
+        if op == "receive" and not fields.keys() - _LATER_RECEIPT:
+            body, name = acts.ImportedReceipt.model_validate(fields), "receive"
+            at = body.received_at or at
+        elif op == "receive":
             body, name = acts.ImportedDossier.model_validate(fields), "new"
         elif op == "submit":
             body, name = acts.NewSubmission.model_validate(fields), "submit"
@@ -101,8 +106,12 @@ def read_line(
     return Read(
         number,
         ref,
-        Command(name, body, actor, at=at, mode=mode, scope=scope, line=line, dry_run=dry_run),
+        Command(name, body, actor, at=at, mode=mode, scope=scope, line=line),
     )
+
+
+def _is_name(text: Any) -> TypeGuard[str]:
+    return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable()
 
 
 class Imports:
@@ -121,22 +130,26 @@ class Imports:
         *,
         dry_run: bool = False,
     ) -> bytes:
-        """NDJSON: one line for each line, in order."""
+        """NDJSON: one line for each line, in order. A dry run decides on all lines at once and writes nothing."""
         lines = lines_of(body)
         async with self._service.pool.acquire() as connection:
-            number = await self._store.source_number(connection, source)
+            if dry_run:
+                number = await self._store.find_source(connection, source) or _NEW_SOURCE
+            else:
+                number = await self._store.source_number(connection, source)
         answers: list[bytes] = []
-        size = (
-            max(len(lines), 1) if dry_run else SLICE
-        )  # a dry run is one transaction, so that later lines see earlier ones
+        size = max(len(lines), 1) if dry_run else SLICE
         for start in range(0, len(lines), size):
             reads = []
             for index, (line, raw) in enumerate(lines[start : start + size]):
                 if index % 100 == 99:
                     await asyncio.sleep(0)  # requests are answered beside an import
-                reads.append(read_line(line, raw, number, actor, scope, mode, dry_run))
+                reads.append(read_line(line, raw, number, actor, scope, mode))
             commands = [read.command for read in reads if isinstance(read.command, Command)]
-            results = iter(await self._writer.execute(commands) if commands else [])
+            if dry_run:
+                results = iter(await self._writer.execute(commands, dry_run=True))
+            else:
+                results = iter(await self._writer.execute_apart(commands) if commands else [])
             answers.extend(_answer(read, results) for read in reads)
         return b"".join(answers)
 

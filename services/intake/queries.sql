@@ -7,6 +7,13 @@ SELECT code, body FROM intake.dossier WHERE code = ANY ($1::text[])
 -- name: codes_taken
 SELECT code FROM intake.dossier WHERE code = ANY ($1::text[])
 
+-- name: elsewhere
+SELECT code, agency FROM intake.elsewhere WHERE code = ANY ($1::text[])
+
+-- name: elsewhere_put
+INSERT INTO intake.elsewhere (code, agency) SELECT * FROM unnest($1::text[], $2::text[])
+ON CONFLICT (code, agency) DO NOTHING
+
 -- name: dossiers_insert
 INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
                             next_tick, contact_ref, sender, sequence, recorded, body)
@@ -37,6 +44,12 @@ RETURNING agency, day, last
 WITH made AS (INSERT INTO intake.source (name) VALUES ($1) ON CONFLICT (name) DO NOTHING RETURNING number)
 SELECT number FROM made UNION ALL SELECT number FROM intake.source WHERE name = $1 LIMIT 1
 
+-- name: source_find
+SELECT number FROM intake.source WHERE name = $1
+
+-- name: source_lock
+SELECT FROM intake.source WHERE number = $1 FOR NO KEY UPDATE
+
 -- name: references_find
 SELECT ref, code FROM intake.reference WHERE source = $1 AND ref = ANY ($2::text[])
 
@@ -61,6 +74,9 @@ WHERE person_hash = ANY ($1::text[]) OR contact_ref = ANY ($2::text[]) ORDER BY 
 
 -- name: contact
 SELECT contact_ref, nonce, ciphertext, wrapped FROM intake.contact WHERE contact_ref = $1
+
+-- name: contact_keys
+SELECT contact_ref, wrapped FROM intake.contact WHERE contact_ref = ANY ($1::text[]) AND wrapped IS NOT NULL
 
 -- name: contacts_put
 INSERT INTO intake.contact (contact_ref, person_hash, phone_hash, nonce, ciphertext, wrapped, sequence, recorded)
@@ -107,3 +123,50 @@ WHERE contact_ref = ANY ($1::text[]) AND code > $2
   AND ($3::text[] IS NULL OR agency = ANY ($3) OR deciding_agency = ANY ($3))
   AND ($4::text IS NULL OR sender = $4)
 ORDER BY code LIMIT $5
+
+-- The tracking page's throttle and petitions.
+
+-- name: guesses_left
+-- For how many seconds yet the code's page is closed; null: it is open.
+SELECT extract(epoch FROM since + $2::interval - clock_timestamp())::float8 FROM intake.guess
+WHERE code = $1 AND wrong >= $3 AND since > clock_timestamp() - $2::interval
+
+-- name: guess_wrong
+-- One more wrong pin for this code, whether it exists or not; what is long past is forgotten on the way.
+WITH past AS (
+    DELETE FROM intake.guess WHERE code IN (
+        SELECT code FROM intake.guess WHERE since < clock_timestamp() - $2::interval AND code <> $1
+        ORDER BY since LIMIT 10 FOR UPDATE SKIP LOCKED))
+INSERT INTO intake.guess AS g (code, wrong, since) VALUES ($1, 1, clock_timestamp())
+ON CONFLICT (code) DO UPDATE SET
+    wrong = CASE WHEN g.since > excluded.since - $2::interval THEN g.wrong + 1 ELSE 1 END,
+    since = CASE WHEN g.since > excluded.since - $2::interval THEN g.since ELSE excluded.since END
+RETURNING wrong
+
+-- name: petition_put
+INSERT INTO intake.petition (id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, nonce, ciphertext,
+                             wrapped, answer_nonce, answer_ciphertext, sequence, recorded)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+ON CONFLICT (id) DO UPDATE SET agency = excluded.agency, state = excluded.state, answered_at = excluded.answered_at,
+    rating = excluded.rating, answer_nonce = excluded.answer_nonce, answer_ciphertext = excluded.answer_ciphertext,
+    sequence = excluded.sequence, recorded = excluded.recorded
+
+-- name: petition
+SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, nonce, ciphertext, wrapped,
+       answer_nonce, answer_ciphertext, sequence, recorded
+FROM intake.petition WHERE id = $1
+
+-- name: petition_for_update
+SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, nonce, ciphertext, wrapped,
+       answer_nonce, answer_ciphertext, sequence, recorded
+FROM intake.petition WHERE id = $1 FOR UPDATE
+
+-- name: petitions
+SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, nonce, ciphertext, wrapped,
+       answer_nonce, answer_ciphertext, sequence, recorded
+FROM intake.petition
+WHERE ($1::uuid IS NULL OR id > $1)
+  AND ($2::text[] IS NULL OR agency = ANY ($2))
+  AND ($3::text IS NULL OR sender = $3)
+  AND ($4::text IS NULL OR state = $4)
+ORDER BY id LIMIT $5

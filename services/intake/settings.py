@@ -1,5 +1,7 @@
 """What a deployment may set for intake."""
 
+from datetime import timedelta
+
 from pydantic import Field
 
 from shared.settings import Settings
@@ -12,3 +14,9 @@ class IntakeSettings(Settings):
     batch_limit: int = Field(500, ge=1, le=5000, description="Commands that share a statement and a commit at most.")
     tick_seconds: float = Field(5.0, gt=0, description="How often due dates are looked at.")
     petition_working_days: int = Field(15, ge=1, description="Within which a petition is answered.")
+    track_wrong_pins: int = Field(10, ge=1, le=40, description="Wrong pins for one code before its page is closed.")
+    track_minutes: float = Field(15, gt=0, description="How long wrong pins are remembered, and the page stays closed.")
+
+    @property
+    def track_window(self) -> timedelta:
+        return timedelta(minutes=self.track_minutes)

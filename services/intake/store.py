@@ -1,6 +1,6 @@
 """All SQL of intake, and how a dossier and a person lie in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
@@ -77,7 +77,7 @@ class Store:
         for envelope in await self._service.log.after(connection, DOSSIER, code, 0, 10_000):
             data = parse(envelope)
             assert isinstance(data, ev.DossierEvent)
-            past.append(Past(envelope.id, envelope.time, envelope.recorded, envelope.mode, data))
+            past.append(Past(envelope.sequence, envelope.id, envelope.time, envelope.recorded, envelope.mode, data))
         return past
 
     async def ticking(self, connection: Connection, now: datetime, limit: int) -> list[str]:
@@ -88,6 +88,19 @@ class Store:
         """The open dossiers of these agencies, by code."""
         rows = await connection.fetch(self.queries["open_under_calendar"], list(agencies), after, limit)
         return [row["code"] for row in rows]
+
+    async def elsewhere(self, connection: Connection, codes: Sequence[str]) -> dict[str, set[str]]:
+        """Dossiers whose home is another site, and the agencies here that they were transferred to."""
+        found: dict[str, set[str]] = {}
+        for row in await connection.fetch(self.queries["elsewhere"], list(codes)):
+            found.setdefault(row["code"], set()).add(row["agency"])
+        return found
+
+    async def note_elsewhere(self, connection: Connection, seen: Collection[tuple[str, str]]) -> None:
+        """Transfers of dossiers that were never received here: (code, agency that it was transferred to)."""
+        if seen:
+            rows = sorted(seen)
+            await connection.execute(self.queries["elsewhere_put"], [c for c, _ in rows], [a for _, a in rows])
 
     async def numbers(self, connection: Connection, wanted: dict[tuple[str, date], int]) -> dict[tuple[str, date], int]:
         """Reserves that many numbers for each agency and day; the last of them."""
@@ -105,11 +118,11 @@ class Store:
         agency: str | None,
         state: int | None,
         overdue: bool | None,
-        beginning: str | None,
+        part: str | None,
         cursor: str | None,
         limit: int,
     ) -> list[Any]:
-        pattern = None if beginning is None else beginning + "%"
+        pattern = None if part is None else f"{part}%" if part[0].isalpha() else f"%{part}%"
         agencies = None if scope is None else sorted(scope)
         return await connection.fetch(
             self.queries["listed"], cursor or "", agencies, sender, agency, state, overdue, pattern, limit
@@ -225,18 +238,27 @@ class Store:
 
     async def write_remarks(self, connection: Connection, remarks: Sequence[tuple[str, int, str | None, str]]) -> None:
         """What applicants wrote beside ratings, each sealed under its own applicant's key: (code, sequence, ref, text)."""
+        refs = sorted({ref for _, _, ref, _ in remarks if ref is not None})
+        wrapped = {r["contact_ref"]: r["wrapped"] for r in await connection.fetch(self.queries["contact_keys"], refs)}
         rows = []
         for code, sequence, contact_ref, text in remarks:
-            contact = await connection.fetchrow(self.queries["contact"], contact_ref)
-            if contact is None or contact["wrapped"] is None:
+            if contact_ref not in wrapped:
                 continue  # erased: nobody's words any more
-            data_key = unwrap(self._service.keys, contact["wrapped"])
+            data_key = unwrap(self._service.keys, wrapped[contact_ref])
             sealed = seal(self._service.keys, f"remark:{code}:{sequence}", {"comment": text}, data_key)
             rows.append((code, sequence, sealed.nonce, sealed.ciphertext))
         if rows:
             await connection.execute(self.queries["remarks_put"], *(list(column) for column in zip(*rows, strict=True)))
 
-    # -- imports
+    # -- import sources
+
+    async def find_source(self, connection: Connection, name: str) -> int | None:
+        """The number of a source that has imported before."""
+        number: int | None = await connection.fetchval(self.queries["source_find"], name)
+        return number
+
+    async def lock_source(self, connection: Connection, number: int) -> None:
+        await connection.execute(self.queries["source_lock"], number)
 
     async def source_number(self, connection: Connection, name: str) -> int:
         number: int = await connection.fetchval(self.queries["source_number"], name)

@@ -35,7 +35,7 @@ from shared.contracts.codes import LOCAL_ZONE, format_dossier_code, local_day, u
 from shared.contracts.envelope import Envelope
 from shared.directory.directory import Directory
 from shared.service import Service
-from shared.store.pool import TRANSIENT_ERRORS, Connection
+from shared.store.pool import Connection, passes_by_itself
 from shared.web.problem import Problem, Wrong, not_found
 from shared.web.writes import Answer, RequestKey, Running, answer_columns
 
@@ -67,7 +67,6 @@ class Command:
     if_match: str | None = None
     key: RequestKey | None = None
     line: Line | None = None
-    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -86,24 +85,28 @@ class _Batch:
     """The state of a batch: what was read, and what is to be written."""
 
     now: datetime
-    dossiers: dict[str, Dossier] = field(default_factory=dict)  # by code, or "ref:…" before it has one
+    # what was read
+    dossiers: dict[str, Dossier]  # by code; what comes into being is added under "new:…" until it has one
+    elsewhere: dict[str, set[str]]  # other sites' dossiers: the agencies here that they were transferred to
+    refs: dict[str, str]  # of the import's source: the key in dossiers
+    imported: dict[UUID, str]
+    ids: dict[str, UUID]
+    persons: dict[str, Person]  # by keyed hash of the citizen id
+    contacts: dict[str, Person]  # by contact_ref
+    # what is to be written
     new: dict[str, Dossier] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
-    refs: dict[str, str] = field(default_factory=dict)  # ref -> key in dossiers
-    new_refs: dict[str, str] = field(default_factory=dict)
-    imported: dict[UUID, str] = field(default_factory=dict)
-    new_imported: dict[UUID, str] = field(default_factory=dict)
-    ids: dict[str, UUID] = field(default_factory=dict)
-    new_ids: dict[str, UUID] = field(default_factory=dict)
     events: list[tuple[str, ev.DossierEvent, UUID, datetime, int, Mode]] = field(default_factory=list)
-    persons: dict[str, Person] = field(default_factory=dict)  # by keyed hash of the citizen id
-    contacts: dict[str, Person] = field(default_factory=dict)  # by contact_ref
     people: list[tuple[Person, datetime, Mode]] = field(default_factory=list)  # of the commands that were taken
     remarks: list[tuple[str, int, str]] = field(default_factory=list)
+    new_refs: dict[str, str] = field(default_factory=dict)
+    new_imported: dict[UUID, str] = field(default_factory=dict)
+    new_ids: dict[str, UUID] = field(default_factory=dict)
 
 
-class CodeTaken(Exception):
-    """Another process wrote one of our codes or refs meanwhile: the batch is done again."""
+# What another process wrote meanwhile (a code, a ref, an Idempotency-Key, a person) is seen when the batch is done again.
+_MEANWHILE = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
+_ATTEMPTS = 20
 
 
 class Writer:
@@ -149,18 +152,8 @@ class Writer:
 
     async def _answer(self, taken: list[tuple[Command, "asyncio.Future[Result]"]]) -> None:
         try:
-            results = await self.execute([command for command, _ in taken])
-        except Exception as error:
-            if len(taken) > 1 and not isinstance(error, TRANSIENT_ERRORS):
-                for one in taken:  # one of them is more than we can bear: the others must not suffer
-                    await self._answer([one])
-                return
-            log.error("write-failed", service="intake", exc_info=error)
-            problem = Problem(
-                503, "not-stored", "This could not be stored now; send it again.", headers={"Retry-After": "1"}
-            )
-            if not isinstance(error, TRANSIENT_ERRORS):
-                problem = Problem(500, "internal", "Something went wrong here; it has been logged.")
+            results = await self.execute_apart([command for command, _ in taken])
+        except Problem as problem:
             results = [Result(problem=problem) for _ in taken]
         for (_, future), result in zip(taken, results, strict=True):
             if not future.done():
@@ -175,8 +168,9 @@ class Writer:
                     now = await self._service.log.now(connection)
                     codes = await self._store.ticking(connection, now, self._limit)
                 if codes:
-                    await self.execute([Command("tick", None, SYSTEM, code=code) for code in codes])
-                    continue
+                    await self.execute_apart([Command("tick", None, SYSTEM, code=code) for code in codes])
+                    if len(codes) == self._limit:
+                        continue
             await asyncio.sleep(self._tick_seconds)
 
     async def move_open(self, *, dry_run: bool) -> list[dict[str, Any]]:
@@ -190,41 +184,50 @@ class Writer:
             if not codes:
                 return moved
             after = codes[-1]
-            commands = [Command("reschedule", None, SYSTEM, code=code, dry_run=dry_run) for code in codes]
-            results = await self.execute(commands)
+            commands = [Command("reschedule", None, SYSTEM, code=code) for code in codes]
+            results = await self.execute(commands, dry_run=dry_run)
             moved += [r.answer.body["moved"] for r in results if r.answer is not None and r.answer.body["moved"]]
 
-    async def execute(self, commands: Sequence[Command]) -> list[Result]:
-        """One transaction for all of them; results in the same order."""
+    async def execute_apart(self, commands: Sequence[Command]) -> list[Result]:
+        """As `execute`; a command that is more than we can bear takes nobody with it: the batch is halved until it stands
+        alone, and it alone is answered by an error. Raises Problem (503) when nothing can be stored now.
+        """
+        try:
+            return await self.execute(commands)
+        except Exception as error:
+            if passes_by_itself(error):
+                log.warning("not-stored", service="intake", error=type(error).__name__)
+                detail = "This could not be stored now; send it again."
+                raise Problem(503, "not-stored", detail, headers={"Retry-After": "1"}) from error
+            if len(commands) == 1:
+                log.error("write-failed", service="intake", kind=commands[0].op, exc_info=error)
+                return [Result(problem=Problem(500, "internal", "Something went wrong here; it has been logged."))]
+        half = len(commands) // 2
+        return [*await self.execute_apart(commands[:half]), *await self.execute_apart(commands[half:])]
+
+    async def execute(self, commands: Sequence[Command], *, dry_run: bool = False) -> list[Result]:
+        """One transaction for all of them; results in the same order. `dry_run`: nothing is written, no code given."""
         directory = self._service.directory.current
-        while True:
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                async with self._service.pool.acquire() as connection:
-                    transaction = connection.transaction()
-                    await transaction.start()
-                    try:
-                        results = await self._execute(connection, commands, directory)
-                    except BaseException:
-                        await transaction.rollback()
-                        raise
-                    if commands and commands[0].dry_run:
-                        await transaction.rollback()
-                        return results
-                    await transaction.commit()
-            except (CodeTaken, asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
-                continue
-            self._service.wake()
-            self.batches += 1
-            self.commands += len(commands)
-            return results
+                async with self._service.pool.acquire() as connection, connection.transaction():
+                    results = await self._execute(connection, commands, directory, dry_run)
+                break
+            except _MEANWHILE:
+                if attempt == _ATTEMPTS:
+                    raise
+        self._service.wake()
+        self.batches += 1
+        self.commands += len(commands)
+        return results
 
     # -- one batch
 
-    async def _execute(self, connection: Connection, commands: Sequence[Command], directory: Directory) -> list[Result]:
-        now = await self._service.log.now(connection)
-        batch = _Batch(now)
+    async def _execute(
+        self, connection: Connection, commands: Sequence[Command], directory: Directory, dry_run: bool
+    ) -> list[Result]:
         replays = await self._replays(connection, commands)
-        await self._read(connection, commands, batch)
+        batch = await self._read(connection, commands)
         results: list[Result] = []
         for index, command in enumerate(commands):
             if index % 50 == 49:
@@ -238,7 +241,12 @@ class Writer:
                 results.append(Result(problem=problem_of(refusal)))
             except Problem as problem:
                 results.append(Result(problem=problem))
-        await self._write(connection, commands, batch, results, directory)
+        named: dict[str, str | None] = dict.fromkeys(batch.new)
+        if not dry_run:
+            named = await self._write(connection, commands, batch, directory)
+        self._finish_answers(commands, results, named)
+        if not dry_run:
+            await self._keep_answers(connection, commands, results)
         return results
 
     async def _replays(self, connection: Connection, commands: Sequence[Command]) -> dict[int, Result]:
@@ -249,22 +257,30 @@ class Writer:
         found = await self._store.answers(connection, [key for _, key in keyed])
         return {i: Result(replayed=(key, found[key.identity])) for i, key in keyed if key.identity in found}
 
-    async def _read(self, connection: Connection, commands: Sequence[Command], batch: _Batch) -> None:
+    async def _read(self, connection: Connection, commands: Sequence[Command]) -> _Batch:
+        """What the commands are decided on, locked until the commit; the batch's time is read under these locks."""
         lines = [c.line for c in commands if c.line is not None]
+        imported: dict[UUID, str] = {}
+        ids: dict[str, UUID] = {}
+        refs: dict[str, str] = {}
         if lines:
+            # Imports of one source take turns: what the one has applied is a duplicate to the other.
             source = lines[0].source
-            batch.imported = await self._store.imported(connection, source, [line.digest for line in lines])
-            batch.ids = await self._store.imported_ids(connection, source, [x.id for x in lines if x.id is not None])
-            batch.refs = await self._store.references(connection, source, sorted({line.ref for line in lines}))
+            await self._store.lock_source(connection, source)
+            imported = await self._store.imported(connection, source, [line.digest for line in lines])
+            ids = await self._store.imported_ids(connection, source, [line.id for line in lines if line.id is not None])
+            refs = await self._store.references(connection, source, sorted({line.ref for line in lines}))
         begun = [c for c in commands if c.op in ("new", "submit")]
-        codes = {c.code for c in commands if c.code is not None} | set(batch.refs.values())
+        codes = {c.code for c in commands if c.code is not None} | set(refs.values())
         codes |= {code for c in begun if (code := getattr(c.body, "code", None)) is not None}
-        batch.dossiers = await self._store.lock(connection, sorted(codes))
+        dossiers = await self._store.lock(connection, sorted(codes))
+        unknown = sorted(codes - dossiers.keys())
+        elsewhere = await self._store.elsewhere(connection, unknown) if unknown else {}
         hashes = {h for c in begun if (h := self._store.person_hash(c.body.applicant.citizen_id)) is not None}
-        submitted = (
-            {d.contact_ref for d in batch.dossiers.values() if d.state == 1 and d.contact_ref} if begun else set()
-        )
-        batch.persons, batch.contacts = await self._store.persons(connection, sorted(hashes), sorted(submitted))
+        submitted = {d.contact_ref for d in dossiers.values() if d.state == 1 and d.contact_ref} if begun else set()
+        persons, contacts = await self._store.persons(connection, sorted(hashes), sorted(submitted))
+        now = await self._service.log.now(connection)
+        return _Batch(now, dossiers, elsewhere, refs, imported, ids, persons, contacts)
 
     async def _one(self, connection: Connection, command: Command, batch: _Batch, directory: Directory) -> Result:
         line = command.line
@@ -293,18 +309,17 @@ class Writer:
             self._must_own(command, present)
             if present.state != 1:
                 raise Refusal(409, "ref-used", "This ref names a dossier that was received already.", "/ref")
-            decision = decide(
-                present, "receive", acts.Plain(at=body.happened or command.at), command.actor, batch.now, directory
-            )
+            if body.code not in (None, present.code):
+                raise Refusal(409, "code-used", "This dossier was submitted under another code.", "/code")
+            receipt = acts.ImportedReceipt(at=body.happened or command.at, due_at=body.due_at)
+            decision = decide(present, "receive", receipt, command.actor, batch.now, directory)
             self._apply(present, decision, batch, command.mode)
             return self._done(command, present, decision, 200)
         if present is not None:
             if line is not None:
                 raise Refusal(409, "ref-used", "This ref was submitted already.", "/ref")
             return self._submit_again(command, present, batch, directory)
-        for agency, pointer in ((body.receiving_agency, "/receiving_agency"),):
-            if command.scope is not None and agency not in command.scope:
-                raise Refusal(403, "forbidden", "You may not take dossiers in for this agency.", pointer)
+        self._must_receive(command)
         person = self._person(body.applicant, batch)
         dossier, events, at = begin(
             body, command.actor, command.at, batch.now, directory, command.mode, person.contact_ref
@@ -328,6 +343,7 @@ class Writer:
         self._must_own(command, present)
         if present.state != 1:
             return self._done(command, present, Decision([], batch.now), 200)
+        self._must_receive(command)
         person = self._person(body.applicant, batch, present.contact_ref)
         fresh, (data,), at = begin(
             body, command.actor, command.at, batch.now, directory, command.mode, person.contact_ref
@@ -351,6 +367,9 @@ class Writer:
                 raise Refusal(404, "unknown-ref", "No earlier line of this source has this ref.", "/ref")
         dossier = batch.dossiers.get(key or "")
         if dossier is None or key is None:
+            here = batch.elsewhere.get(key or "", set())
+            if here and (command.scope is None or here & command.scope):
+                raise Refusal(409, "not-home", "This dossier's home is another site; only there it is acted on.")
             raise not_found("This dossier")
         self._must_own(command, dossier)
         if command.if_match is not None and not matches(command.if_match, dossier.sequence):
@@ -371,7 +390,7 @@ class Writer:
             )
             return Result(answer=Answer(200, {"moved": moved, "version": dossier.sequence}), code=key)
         if command.op == "correction":
-            return await self._correct(connection, command, dossier, key, batch)
+            return await self._correct(connection, command, dossier, key, batch, directory)
         body = command.body
         if body.at is None and command.at is not None:
             body = body.model_copy(update={"at": command.at})
@@ -381,6 +400,10 @@ class Writer:
             batch.remarks.append((key, dossier.sequence, body.comment))
         return self._done(command, dossier, decision, 200, key)
 
+    def _must_receive(self, command: Command) -> None:
+        if command.scope is not None and command.body.receiving_agency not in command.scope:
+            raise Refusal(403, "forbidden", "You may not take dossiers in for this agency.", "/receiving_agency")
+
     def _must_own(self, command: Command, dossier: Dossier) -> None:
         """A dossier belongs to its receiving and its deciding agency, and to the portal that sent it."""
         if command.scope is not None and not {dossier.agency, dossier.deciding_agency} & command.scope:
@@ -389,18 +412,25 @@ class Writer:
             raise not_found("This dossier")
 
     async def _correct(
-        self, connection: Connection, command: Command, dossier: Dossier, key: str, batch: _Batch
+        self,
+        connection: Connection,
+        command: Command,
+        dossier: Dossier,
+        key: str,
+        batch: _Batch,
+        directory: Directory,
     ) -> Result:
         stored = await self._store.history(connection, dossier.code) if dossier.code else []
         fresh = [
-            Past(event_id, at, batch.now, mode, data)
-            for name, data, event_id, at, _, mode in batch.events
+            Past(sequence, event_id, at, batch.now, mode, data)
+            for name, data, event_id, at, sequence, mode in batch.events
             if name == key
         ]
-        decision, before = correct(dossier, [*stored, *fresh], command.body, command.actor, batch.now)
-        (event,) = decision.events
-        assert isinstance(event, ev.DossierEvent)
-        batch.events.append((key, event, uuid7(), decision.at, before.sequence, command.mode))
+        body = command.body if command.at is None else command.body.model_copy(update={"at": command.at})
+        decision, before = correct(dossier, [*stored, *fresh], body, command.actor, batch.now, directory)
+        for number, event in enumerate(decision.events, dossier.sequence + 1):
+            assert isinstance(event, ev.DossierEvent)
+            batch.events.append((key, event, uuid7(), decision.at, number, command.mode))
         batch.dossiers[key] = before
         if key in batch.new:
             batch.new[key] = before
@@ -413,7 +443,7 @@ class Writer:
         for data in decision.events:
             assert isinstance(data, ev.DossierEvent)
             event_id = uuid7()
-            fold(dossier, data, event_id, decision.at, recorded, mode)
+            fold(dossier, data, decision.at, recorded, mode)
             batch.events.append((key, data, event_id, decision.at, dossier.sequence, mode))
         if decision.events:
             batch.changed.add(key)
@@ -457,9 +487,9 @@ class Writer:
         connection: Connection,
         commands: Sequence[Command],
         batch: _Batch,
-        results: list[Result],
         directory: Directory,
-    ) -> None:
+    ) -> dict[str, str | None]:
+        """Writes what the batch came to; the code of each dossier that the commands named."""
         await self._give_codes(connection, batch)
         named = {key: dossier.code for key, dossier in batch.dossiers.items()}
         envelopes = [
@@ -498,7 +528,12 @@ class Writer:
                 {digest: named.get(key, key) for digest, key in batch.new_imported.items()},
                 batch.new_ids,
             )
-        self._finish_answers(batch, commands, results, named)
+        return dict(named)
+
+    async def _keep_answers(
+        self, connection: Connection, commands: Sequence[Command], results: Sequence[Result]
+    ) -> None:
+        """What was done, or refused by the dossier's state, is kept under its Idempotency-Key."""
         kept: list[tuple[RequestKey, Answer]] = []
         for command, result in zip(commands, results, strict=True):
             if command.key is None or result.replayed is not None:
@@ -511,9 +546,9 @@ class Writer:
             await connection.execute(self._service.store_queries["answer_put"], *answer_columns(kept))
 
     def _finish_answers(
-        self, batch: _Batch, commands: Sequence[Command], results: list[Result], named: dict[str, str]
+        self, commands: Sequence[Command], results: Sequence[Result], named: dict[str, str | None]
     ) -> None:
-        """What could be said only once the codes were given."""
+        """What can be said only once the codes are given."""
         for command, result in zip(commands, results, strict=True):
             if result.code is not None:
                 result.code = named.get(result.code, result.code)
@@ -522,7 +557,7 @@ class Writer:
             result.answer.body["code"] = result.code
             headers = result.answer.headers
             headers["ETag"] = etag(result.answer.body["version"])
-            if command.op in ("new", "submit"):
+            if command.op in ("new", "submit") and command.line is None:
                 result.answer.body["track_pin"] = self._service.keys.track_pin(result.code)
                 headers["Location"] = f"/v1/dossiers/{result.code}"
 

@@ -38,7 +38,7 @@ from shared.service import Service
 from shared.store.inbox import Fault, Received
 from shared.store.pool import Connection
 
-CONTACT_TOPIC = "lienthong.contact.v1"
+CONTACT_TOPIC, DOSSIER_TOPIC = "lienthong.contact.v1", "lienthong.dossier.v1"
 CONTRADICTS = "state-contradiction"
 
 

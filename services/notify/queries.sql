@@ -183,6 +183,9 @@ INSERT INTO notify.postal_order SELECT * FROM jsonb_populate_recordset(NULL::not
 -- name: orders_lock
 SELECT * FROM notify.postal_order WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 
+-- name: order_dossiers
+SELECT DISTINCT dossier FROM notify.postal_order WHERE id = ANY ($1::uuid[])
+
 -- name: orders_cancel
 -- Letters that were overtaken before the carrier had them.
 UPDATE notify.postal_order SET state = 'cancelled', due = false, next_at = NULL, changed_at = $2

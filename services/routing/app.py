@@ -24,5 +24,7 @@ def create(settings: RoutingSettings | None = None) -> Service:
     service.consume(CONSUMES, Handlers(service, store).apply)
     service.app.include_router(common_routes(service))
     service.app.include_router(routes(service, store))
-    service.run_always("closures", Closures(service, store, settings.closure_poll).run)
+    closures = Closures(service, store, settings.closure_poll)
+    service.on_start(closures.watch)
+    service.run_always("closures", closures.run)
     return service

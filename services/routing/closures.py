@@ -19,8 +19,11 @@ class Closures:
         self._service, self._store, self._poll = service, store, poll
         self._changed = asyncio.Event()
 
-    async def run(self) -> None:
+    async def watch(self) -> None:
+        """To be told of each load; once, when the service starts."""
         self._service.directory.on_change.append(self._on_change)
+
+    async def run(self) -> None:
         while True:
             self._service.beat("closures")
             self._changed.clear()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from shared.contracts.codes import LOCAL_ZONE
 
@@ -292,6 +292,38 @@ def known_up_to(acts: Iterable[Act], known: Micros) -> list[Act]:
 # ------------------------------------------------------------------------------------------------------- rectangles
 
 
+class Opened(NamedTuple):
+    """A rectangle to be written: a segment, known from an instant until before another (None: to this day)."""
+
+    segment: Segment
+    known_from: Micros
+    known_to: Micros | None
+
+
+Known = TypeVar("Known")
+
+
+def _while_known(
+    times: Iterable[Micros], known_at: Callable[[Micros], Sequence[Known]]
+) -> list[tuple[Known, Micros, Micros | None]]:
+    """What was known from when until when, asked at each instant at which something was recorded."""
+    done: list[tuple[Known, Micros, Micros | None]] = []
+    current: dict[Known, Micros] = {}
+    for at in sorted(times):
+        now = known_at(at)
+        gone = [known for known in current if known not in now]
+        done += [(known, current.pop(known), at) for known in gone]
+        for known in now:
+            current.setdefault(known, at)
+    return [*done, *((known, since, None) for known, since in current.items())]
+
+
+def rectangles(acts: Sequence[Act]) -> list[Opened]:
+    """All rectangles that a dossier's acts make, from the first to be known."""
+    times = {act.recorded for act in acts} | {act.undone for act in acts if act.undone is not None}
+    return [Opened(*known) for known in _while_known(times, lambda at: segments(known_up_to(acts, at)))]
+
+
 class Contradiction(Exception):
     """An event that the state we hold does not allow."""
 
@@ -310,14 +342,6 @@ class Dossier:
     confidential: bool = False
     began: Micros = 0
     acts: list[Act] = dataclasses.field(default_factory=list)
-
-
-class Opened(NamedTuple):
-    """A rectangle to be written: a segment, known from an instant until before another (None: to this day)."""
-
-    segment: Segment
-    known_from: Micros
-    known_to: Micros | None
 
 
 class Counted(NamedTuple):
@@ -344,7 +368,10 @@ class Changes:
     """What events change of a dossier's figures, to be written.
 
     `closed` names stored rectangles by `valid_from`, with the instant from which they are no longer known so.
+    `anew`: `opened` are all the dossier's rectangles, in place of those that are stored.
     """
+
+    anew: bool = False
 
     opened: list[Opened] = dataclasses.field(default_factory=list)
     closed: list[tuple[Micros, Micros]] = dataclasses.field(default_factory=list)
@@ -371,6 +398,7 @@ class Progress:
         self._since: Micros = 0
         self._because: Event | None = None
         self._latest = max((act.undone or act.recorded for act in dossier.acts), default=0)
+        self._held = self._latest if dossier.acts else None
 
     def take(self, event: Event) -> None:
         """Applies one event; raises Contradiction, and then nothing of it is applied."""
@@ -416,6 +444,8 @@ class Progress:
         return Counted(act, self.dossier.agency, self.dossier.procedure, self.dossier.field)
 
     def _stir(self, event: Event, since: Micros) -> None:
+        # Acts recorded at one instant that come in two batches: what the first has closed may never have been so.
+        self.changes.anew |= event.recorded == self._held
         if self._stirred is not None and self._stirred != event.recorded:
             self._draw()
         if self._stirred is None:
@@ -454,6 +484,8 @@ class Progress:
             self._draw()
         self.changes.opened.extend(self._fresh.values())
         self._fresh = {}
+        if self.changes.anew:
+            self.changes.closed, self.changes.opened = [], rectangles(self.dossier.acts)
         return self.changes
 
 
@@ -522,15 +554,11 @@ def leg_segments(acts: Iterable[LegAct]) -> list[tuple[str, Segment]]:
 
 def leg_rectangles(acts: Sequence[LegAct]) -> list[tuple[str, Opened]]:
     """All rectangles that a leg's acts make, from the first to be known."""
-    done: list[tuple[str, Opened]] = []
-    current: dict[tuple[str, Segment], Micros] = {}
-    for at in sorted({act.recorded for act in acts}):
-        now = leg_segments([act for act in acts if act.recorded <= at])
-        gone = [known for known in current if known not in now]
-        done += [(agency, Opened(segment, current.pop((agency, segment)), at)) for agency, segment in gone]
-        for known in now:
-            current.setdefault(known, at)
-    return [*done, *((agency, Opened(segment, at, None)) for (agency, segment), at in current.items())]
+    times = {act.recorded for act in acts}
+    return [
+        (known[0], Opened(known[1], since, until))
+        for known, since, until in _while_known(times, lambda at: leg_segments([a for a in acts if a.recorded <= at]))
+    ]
 
 
 # ------------------------------------------------------------------------------------------------- periods and cells

@@ -7,8 +7,10 @@ FROM {schema}.dossier WHERE code = ANY ($1::text[]) ORDER BY code FOR UPDATE
 
 -- name: dossiers_put
 INSERT INTO {schema}.dossier (code, topic, agency, procedure, field, channel, state, confidential, began, acts)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[],
-                     $8::boolean[], $9::bigint[], $10::jsonb[])
+SELECT code, topic, agency, procedure, field, channel, state, confidential, began, acts::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::boolean[],
+            $9::bigint[], $10::text[])
+     AS d(code, topic, agency, procedure, field, channel, state, confidential, began, acts)
 ON CONFLICT (code) DO UPDATE SET procedure = excluded.procedure, field = excluded.field, channel = excluded.channel,
     state = excluded.state, confidential = excluded.confidential, acts = excluded.acts
 
@@ -21,6 +23,9 @@ unborn AS (
     WHERE f.code = g.code AND f.valid_from = g.valid_from AND f.known_to = 'infinity' AND f.known_from = g.at)
 UPDATE {schema}.fact f SET known_to = g.at FROM gone g
 WHERE f.code = g.code AND f.valid_from = g.valid_from AND f.known_to = 'infinity' AND f.known_from < g.at
+
+-- name: facts_empty
+DELETE FROM {schema}.fact WHERE code = ANY ($1::text[])
 
 -- name: facts_put
 -- A rectangle that is there already was written by a process that applied the same event: this batch is rolled back.
@@ -59,7 +64,7 @@ SELECT transfer, dossier, acts FROM {schema}.leg WHERE transfer = ANY ($1::uuid[
 
 -- name: legs_put
 INSERT INTO {schema}.leg (transfer, dossier, acts)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::jsonb[])
+SELECT transfer, dossier, acts::jsonb FROM unnest($1::uuid[], $2::text[], $3::text[]) AS l(transfer, dossier, acts)
 ON CONFLICT (transfer) DO UPDATE SET acts = excluded.acts
 
 -- name: leg_facts_empty
@@ -329,11 +334,13 @@ CREATE TEMP TABLE rebuilt_{table} (LIKE {schema}.{table}) ON COMMIT DELETE ROWS
 
 -- name: rebuild_put_dossier
 INSERT INTO rebuilt_dossier
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[],
-                     $8::boolean[], $9::bigint[], $10::jsonb[])
+SELECT code, topic, agency, procedure, field, channel, state, confidential, began, acts::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::boolean[],
+            $9::bigint[], $10::text[])
+     AS d(code, topic, agency, procedure, field, channel, state, confidential, began, acts)
 
 -- name: rebuild_put_leg
-INSERT INTO rebuilt_leg SELECT * FROM unnest($1::uuid[], $2::text[], $3::jsonb[])
+INSERT INTO rebuilt_leg SELECT transfer, dossier, acts::jsonb FROM unnest($1::uuid[], $2::text[], $3::text[]) AS l(transfer, dossier, acts)
 
 -- name: rebuild_compare
 -- The keys whose rows differ, one way or the other.

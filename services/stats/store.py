@@ -6,6 +6,8 @@ from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
+
 from services.stats.indicator import (
     Act,
     Changes,
@@ -98,6 +100,9 @@ class Store:
             return
         ordered = sorted((dossier for dossier, _ in changed), key=lambda d: d.code)
         await connection.execute(self._queries["dossiers_put"], *columns(map(dossier_row, ordered), 10))
+        anew = [d.code for d, c in changed if c.anew]
+        if anew:
+            await connection.execute(self._queries["facts_empty"], anew)
         closed = [(d.code, instant_of(valid), instant_of(at)) for d, c in changed for valid, at in c.closed]
         if closed:
             await connection.execute(self._queries["facts_close"], *columns(closed, 3))
@@ -125,7 +130,7 @@ class Store:
             self._queries["legs_put"],
             [transfer for transfer, _, _ in legs],
             [dossier for _, dossier, _ in legs],
-            [[list(act) for act in acts] for _, _, acts in legs],
+            [acts_json(acts) for _, _, acts in legs],
         )
         await connection.execute(self._queries["leg_facts_empty"], [transfer for transfer, _, _ in legs])
         rows = [row for transfer, dossier, acts in legs for row in leg_rows(transfer, dossier, acts)]
@@ -213,6 +218,11 @@ def columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
     return turned or [[] for _ in range(width)]
 
 
+def acts_json(acts: Iterable[Act | LegAct]) -> str:
+    """Acts as JSON text: a list in an array of jsonb would be taken for one more dimension of the array."""
+    return orjson.dumps([list(act) for act in acts]).decode()
+
+
 def dossier_row(dossier: Dossier) -> tuple[Any, ...]:
     return (
         dossier.code,
@@ -224,7 +234,7 @@ def dossier_row(dossier: Dossier) -> tuple[Any, ...]:
         dossier.state,
         dossier.confidential,
         dossier.began,
-        [list(act) for act in dossier.acts],
+        acts_json(dossier.acts),
     )
 
 

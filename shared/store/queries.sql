@@ -99,11 +99,13 @@ ON CONFLICT (shard) DO UPDATE SET position = excluded.position, until = excluded
 SELECT shard, topics, position, until FROM {schema}.bus_rebuild WHERE shard = ANY ($1::smallint[])
 
 -- name: rebuild_page
--- Of an erased person only the tombstone is published again.
+-- Of an erased person only the tombstone is published again. What is still in the outbox follows from there: some of it
+-- may be older than the window, and must come before what follows it.
 SELECT position, id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
-FROM {schema}.event
+FROM {schema}.event e
 WHERE position > $1 AND position <= $2 AND (hashtext(aggregateid) & 3) = $3 AND aggregatetype = ANY ($4::text[])
   AND (payload IS NOT NULL OR type = 'contact.erased')
+  AND NOT EXISTS (SELECT 1 FROM {schema}.outbox o WHERE o.position = e.position)
 ORDER BY position
 LIMIT $5
 
@@ -137,8 +139,9 @@ WHERE i.topic = n.topic AND i.key = n.key
 
 -- name: pending_put
 INSERT INTO {schema}.pending (topic, key, sequence, event_id, headers, value, state, reason, detail)
-SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::jsonb[], $6::bytea[], $7::text[], $8::text[],
-                     $9::text[])
+SELECT topic, key, sequence, event_id, headers::jsonb, value, state, reason, detail
+FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[])
+     AS p(topic, key, sequence, event_id, headers, value, state, reason, detail)
 ON CONFLICT (key, topic, event_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
     detail = excluded.detail
     WHERE pending.state = 'waiting' AND excluded.state IN ('parked', 'unknown')

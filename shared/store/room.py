@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from shared.store.inbox import Headers, Name, Parking, Place, PlaceMoved, Record, read
 from shared.store.pool import Connection
 from shared.store.queries import Queries
@@ -46,7 +48,8 @@ class RoomInPostgres:
             [p.record.key for p in parkings],
             [p.record.sequence for p in parkings],
             [p.record.event_id for p in parkings],
-            [headers_to_json(p.record.headers) for p in parkings],
+            # As text: a list of lists would be taken for an array of more dimensions.
+            [orjson.dumps(headers_to_json(p.record.headers)).decode() for p in parkings],
             [p.record.value for p in parkings],
             [p.state for p in parkings],
             [p.fault.reason for p in parkings],

@@ -68,7 +68,7 @@ def router() -> APIRouter:
     return APIRouter(route_class=ContractRoute)
 
 
-def principal_of(request: Request) -> Principal:
+async def principal_of(request: Request) -> Principal:
     """The principal that the gate let through; on an open path without a token there is none: 401."""
     principal: Principal | None = request.state.principal
     if principal is None:
@@ -83,6 +83,16 @@ def allow(principal: Principal, *roles: Role) -> None:
     """403 for a role that may not do this at all; admin may do everything, `service` what services ask each other."""
     if principal.role is not Role.ADMIN and principal.role not in roles:
         raise forbidden(f"The role {principal.role} may not do this.")
+
+
+def one_of(*roles: Role) -> Callable[[Principal], Coroutine[Any, Any, Principal]]:
+    """A dependency: the principal in one of these roles (or admin). So 403 comes before the body is looked at."""
+
+    async def permitted(who: Asking) -> Principal:
+        allow(who, *roles)
+        return who
+
+    return permitted
 
 
 def known_agency(text: str) -> str:

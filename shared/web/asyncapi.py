@@ -198,9 +198,7 @@ def _add_operation(document: JsonObject, action: str, channel: str, group: str |
         ],
     }
     if group is not None:
-        operation["bindings"] = {
-            "kafka": {"groupId": {"type": "string", "enum": [group]}, "bindingVersion": _BINDING}
-        }
+        operation["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}, "bindingVersion": _BINDING}}
     document["operations"][f"{action}.{channel}"] = operation
 
 

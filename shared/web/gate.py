@@ -27,7 +27,8 @@ class Gate:
     """401 before anything else, then 413 and 415. The principal is then in `request.state.principal`.
 
     `open_paths`: regular expressions of paths that need no token; a token that comes all the same must be good.
-    `large`: paths whose bodies may be larger, with their limit. `plain`: paths that take other bodies than JSON.
+    `large`: paths whose bodies may be larger, with their limit. `plain`: regular expressions of paths that take other
+    bodies than JSON.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Gate:
     ) -> None:
         self._app, self._verify = app, verify
         self._open = re.compile("|".join(f"(?:{path})" for path in (*OPEN_PATHS, *open_paths)))
-        self._large, self._plain = large or {}, plain or {}
+        self._large = large or {}
+        self._plain = [(re.compile(path), kinds) for path, kinds in (plain or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,7 +91,7 @@ class Gate:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return
         kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
-        allowed = self._plain.get(scope["path"], ("application/json",))
+        allowed = next((kinds for path, kinds in self._plain if path.fullmatch(scope["path"])), ("application/json",))
         if kind in allowed or (kind.endswith("+json") and "application/json" in allowed):
             return
         empty = _header(scope, b"content-length") in ("", "0") and not _header(scope, b"transfer-encoding")

@@ -103,7 +103,7 @@ def _with_token(app: FastAPI, needs_token: Callable[..., Any]) -> set[tuple[str,
         (route.path_format, method.lower())
         for route in app.routes
         if isinstance(route, APIRoute) and any(each.call is needs_token for each in _all(route.dependant))
-        for method in route.methods
+        for method in route.methods or ()
     }
 
 
@@ -118,9 +118,7 @@ def _finished(document: dict[str, Any], with_token: set[tuple[str, str]]) -> dic
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     schemas["Problem"] = _PROBLEM
-    document["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-    }
+    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     for path, item in document["paths"].items():
         for method in METHODS:
             if method in item:

@@ -8,8 +8,7 @@ mechanism and proves that the machine finds each of them.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
@@ -18,7 +17,14 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import shared.store.inbox
 from shared.contracts.envelope import Envelope, encode
@@ -102,8 +108,15 @@ class Bus:
 
     life: int = 1
     partitions: list[list[Record]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
+    published: dict[str, list[int]] = field(default_factory=dict)  # by key the owner's sequences, as each came first
 
-    def publish(self, record: Record) -> None:
+    def publish(self, event: Envelope) -> None:
+        """An event of the owner."""
+        self.put(record_of(event))
+        if event.sequence not in (first := self.published.setdefault(event.subject, [])):
+            first.append(event.sequence)
+
+    def put(self, record: Record) -> None:
         self.partitions[partition_of(record.key)].append(record)
 
     def lose_everything(self) -> None:
@@ -112,7 +125,8 @@ class Bus:
 
 
 class Relay:
-    """Publishes what is in the outbox, in the order of positions, then deletes it; fills an emptied bus from the log."""
+    """Publishes what is in the outbox, in the order of positions, then deletes it; fills an emptied bus from the log with
+    what had been published."""
 
     def __init__(self, owner: Owner, bus: Bus) -> None:
         self._owner, self._bus = owner, bus
@@ -128,16 +142,16 @@ class Relay:
     def rebuild_page(self, size: int, *, crash: bool = False) -> None:
         assert self.rebuild is not None
         after, until = self.rebuild
-        page = sorted(p for p in self._owner.log if after < p <= until)[:size]
+        page = sorted(p for p in self._owner.log if after < p <= until and p not in self._owner.outbox)[:size]
         for position in page:
-            self._bus.publish(record_of(self._owner.log[position]))
+            self._bus.publish(self._owner.log[position])
         if not crash:
             self.rebuild = (page[-1], until) if page else None
 
     def publish_page(self, size: int, *, crash_after: int | None = None) -> None:
         page = sorted(self._owner.outbox)[:size]
         for position in page[:crash_after]:
-            self._bus.publish(record_of(self._owner.log[position]))
+            self._bus.publish(self._owner.log[position])
         if crash_after is None:
             self._owner.outbox -= set(page)
 
@@ -156,7 +170,7 @@ class Mechanism(RuleBasedStateMachine):
     """The promises under whatever may happen."""
 
     asks: ClassVar[bool] = True
-    relay_of: ClassVar[Callable[[Owner, Bus], Relay]] = Relay
+    relay_of: ClassVar[type[Relay]] = Relay
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,6 +184,10 @@ class Mechanism(RuleBasedStateMachine):
         self.mended = False  # the handler bears what it did not bear
         self.broken: set[str] = set()
         self.forged = 0
+
+    @initialize(joined=st.sampled_from([True, True, False]))
+    def begin(self, joined: bool) -> None:
+        self.joined = joined
 
     # -- the owner
 
@@ -186,6 +204,16 @@ class Mechanism(RuleBasedStateMachine):
                 self.owner.commit(position)
             else:
                 del self.owner.under_way[position]
+
+    @rule(key=st.sampled_from(KEYS), count=st.integers(1, 2), reads=st.booleans())
+    def all_goes_well(self, key: str, count: int, reads: bool) -> None:
+        """Written, published and, if the consumer is there, read."""
+        for _ in range(count):
+            if key not in {event.subject for event in self.owner.under_way.values()}:
+                self.owner.commit(self.owner.begin(key, "good"))
+        self.publish(10)
+        if reads and self.joined:
+            self.read_batch([10] * PARTITIONS, True, "well")
 
     # -- the relay
 
@@ -219,6 +247,11 @@ class Mechanism(RuleBasedStateMachine):
     def lose_everything(self) -> None:
         self.bus.lose_everything()
 
+    @rule(partition=st.integers(0, PARTITIONS - 1), count=st.integers(1, 4))
+    def retention_ends(self, partition: int, count: int) -> None:
+        """Records are deleted before a consumer that was away has read them."""
+        self.read_to[partition] = min(self.read_to[partition] + count, len(self.bus.partitions[partition]))
+
     @rule(key=st.sampled_from(KEYS), sequence=st.sampled_from([None, "next", 2, 5, 900]), broken=st.booleans())
     def forge(self, key: str, sequence: int | str | None, broken: bool) -> None:
         """A foreign event: broken, of an impossible sequence, or at the right place with what the state does not allow."""
@@ -228,7 +261,7 @@ class Mechanism(RuleBasedStateMachine):
         name, value, headers = encode(event)
         if place is None:
             headers = [(header, b"0" if header == "ce_sequence" else content) for header, content in headers]
-        self.bus.publish(read(DOSSIERS, name, b"{" if broken else value, headers))
+        self.bus.put(read(DOSSIERS, name, b"{" if broken else value, headers))
 
     @rule(choice=st.integers(0, 50))
     def garble(self, choice: int) -> None:
@@ -237,7 +270,7 @@ class Mechanism(RuleBasedStateMachine):
             event = published[choice % len(published)]
             name, _, headers = encode(event)
             self.broken.add(str(event.id))
-            self.bus.publish(read(DOSSIERS, name, b'{"', headers))
+            self.bus.put(read(DOSSIERS, name, b'{"', headers))
 
     # -- the consumer
 
@@ -269,7 +302,10 @@ class Mechanism(RuleBasedStateMachine):
         for name, sequence in parked.items():
             assert room.stored[name] == Place(sequence, "parked"), "a parked key has moved by itself"
         if ends == "well":
-            self.read_to = [max(r, min(end, len(self.bus.partitions[n]))) for (n, _, end), r in zip(ranges, self.read_to, strict=True)]
+            self.read_to = [
+                max(r, min(end, len(self.bus.partitions[n])))
+                for (n, _, end), r in zip(ranges, self.read_to, strict=True)
+            ]
 
     @precondition(lambda self: self.asks)
     @rule(choice=st.integers(0, 5))
@@ -290,6 +326,17 @@ class Mechanism(RuleBasedStateMachine):
             answer = self.answers.pop(choice % len(self.answers))
             if ends != "never comes":
                 self._continue(answer, commits=ends == "well")
+
+    @precondition(lambda self: self.asks and self.joined)
+    @rule(choice=st.integers(0, 5), count=st.integers(1, 2))
+    def a_slow_answer(self, choice: int, count: int) -> None:
+        """Between the question and the answer the owner goes on, and what it publishes is read."""
+        gaps = sorted(name for name, place in self.room.stored.items() if place.waiting == "gap")
+        if gaps:
+            key = gaps[choice % len(gaps)][1]
+            self._ask(key, unpark=False)
+            self.all_goes_well(key, count, True)
+            self._continue(self.answers.pop())
 
     @rule(choice=st.integers(0, 9))
     def drop(self, choice: int) -> None:
@@ -343,6 +390,13 @@ class Mechanism(RuleBasedStateMachine):
     def wanted(self, key: str) -> list[str]:
         ids = [str(event.id) for event in self.owner.events(key)]
         return [i for i in ids if i not in self.room.dropped and i not in self.owner.unknown]
+
+    @invariant()
+    def promise_2_stored_means_published_in_order(self) -> None:
+        for position, event in self.owner.log.items():
+            published = self.bus.published.get(event.subject, [])
+            assert position in self.owner.outbox or event.sequence in published, f"{position} is lost to the bus"
+            assert published == sorted(published), f"{event.subject} was published out of order"
 
     @invariant()
     def promise_3_effect_once_and_in_order(self) -> None:
@@ -413,6 +467,7 @@ class Mechanism(RuleBasedStateMachine):
                     self._ask(key, unpark=place.waiting == "parked")
                     self._continue(self.answers.pop())
             for check in (
+                self.promise_2_stored_means_published_in_order,
                 self.promise_3_effect_once_and_in_order,
                 self.promise_4_only_what_is_bad_is_parked,
                 self.nothing_waits_unknown_to_anybody,
@@ -420,10 +475,125 @@ class Mechanism(RuleBasedStateMachine):
                 check()
 
 
-BUDGET = {"stateful_step_count": 40, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+def explore(machine: type[Mechanism], examples: int) -> None:
+    """The same schedules each time; a violation is not made smaller, which takes longest, when it was planted."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate] if machine is not Mechanism else list(Phase),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_promises_2_3_4_6_hold_whatever_happens(seed: int) -> None:
-    random.seed(seed)
-    run_state_machine_as_test(Mechanism, settings=settings(max_examples=150, **BUDGET))  # type: ignore[arg-type]
+def test_promises_2_3_4_6_hold_whatever_happens() -> None:
+    explore(Mechanism, 500)
+
+
+# -- planted faults
+
+
+class NoSequenceCheck(Mechanism):
+    """Applies what comes, as it comes."""
+
+    @staticmethod
+    def judge(place: Place, sequence: int | None, *, fault: bool = False, known: bool = True) -> Verdict:
+        verdict = judge(place, sequence, fault=fault, known=known)
+        return Verdict.APPLY if verdict is Verdict.DUPLICATE else verdict
+
+
+class AppliesBeyondAGap(Mechanism):
+    @staticmethod
+    def judge(place: Place, sequence: int | None, *, fault: bool = False, known: bool = True) -> Verdict:
+        verdict = judge(place, sequence, fault=fault, known=known)
+        return Verdict.APPLY if verdict is Verdict.WAIT and place.waiting != "parked" else verdict
+
+
+class AppliesBehindAParkedEvent(Mechanism):
+    @staticmethod
+    def judge(place: Place, sequence: int | None, *, fault: bool = False, known: bool = True) -> Verdict:
+        return judge(Place(place.sequence), sequence, fault=fault, known=known)
+
+
+class NeverAsks(Mechanism):
+    asks = False
+
+
+class UnparksWithoutTheOwner(Mechanism):
+    """A replay that takes what lies in the waiting room for the truth."""
+
+    def _continue(self, answer: Answer, *, commits: bool = True) -> None:
+        if not answer.unpark:
+            super()._continue(answer, commits=commits)
+            return
+        room = self.room.copy()
+        name = (DOSSIERS, answer.key)
+        records = [row.record for row in self._rows(name)]
+        run(room.empty([row.number for row in self._rows(name)]))
+        room.stored[name].waiting = None
+        run(self.inbox.process(room, room, sorted(records, key=lambda r: r.sequence or 0)))  # type: ignore[arg-type]
+        if commits:
+            self.room = room
+
+
+class TakesWhatCameAfterTheQuestionForForeign(Mechanism):
+    """The owner may have written and published more since it answered."""
+
+    def _continue(self, answer: Answer, *, commits: bool = True) -> None:
+        answer.waited = {row.number for row in self._rows((DOSSIERS, answer.key))}
+        super()._continue(answer, commits=commits)
+
+
+class DeletesBeforePublishing(Mechanism):
+    class Relay(Relay):
+        def publish_page(self, size: int, *, crash_after: int | None = None) -> None:
+            page = sorted(self._owner.outbox)[:size]
+            self._owner.outbox -= set(page)
+            for position in page[:crash_after]:
+                self._bus.publish(self._owner.log[position])
+
+    relay_of = Relay
+
+
+class FollowsACursor(Mechanism):
+    """`position > last` overtakes the writer that took its position early and commits late."""
+
+    class Relay(Relay):
+        def __init__(self, owner: Owner, bus: Bus) -> None:
+            super().__init__(owner, bus)
+            self.last = 0
+
+        def publish_page(self, size: int, *, crash_after: int | None = None) -> None:
+            page = sorted(position for position in self._owner.log if position > self.last)[:size]
+            for position in page[:crash_after]:
+                self._bus.publish(self._owner.log[position])
+            if crash_after is None:
+                self.last = max(page, default=self.last)
+                self._owner.outbox -= {position for position in self._owner.outbox if position <= self.last}
+
+    relay_of = Relay
+
+
+MUTANTS = [
+    NoSequenceCheck,
+    AppliesBeyondAGap,
+    AppliesBehindAParkedEvent,
+    NeverAsks,
+    UnparksWithoutTheOwner,
+    TakesWhatCameAfterTheQuestionForForeign,
+    DeletesBeforePublishing,
+    FollowsACursor,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_planted_fault_is_found(mutant: type[Mechanism], monkeypatch: pytest.MonkeyPatch) -> None:
+    if hasattr(mutant, "judge"):
+        monkeypatch.setattr(shared.store.inbox, "judge", mutant.judge)
+    with pytest.raises(AssertionError):
+        explore(mutant, 500)

@@ -33,7 +33,7 @@ class Thing(Body):
     agency: AgencyCode | None = None
     phone: Phone | None = None
     at: Instant | None = None
-    papers: list["Paper"] = []
+    papers: tuple["Paper", ...] = ()
     conflict: bool = False
 
 

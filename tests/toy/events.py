@@ -35,13 +35,13 @@ def event(
     procedure: str = "1.001193",
     topic: str = DOSSIERS,
     source: str = SOURCE,
-    id: UUID | None = None,
+    event_id: UUID | None = None,
     recorded: datetime | None = None,
 ) -> Envelope:
     now = recorded or datetime.now(UTC)
     return Envelope(
         topic=topic,
-        id=id or uuid7(),
+        id=event_id or uuid7(),
         source=source,
         type="dossier.due-soon",
         subject=key,

@@ -30,7 +30,9 @@ def test_hours_that_stand_alike_do_not_differ() -> None:
     assert differing({"h": HOUR}, {"h": HOUR | {"events": "5"}}) == []  # a sum may come as text
 
 
-@pytest.mark.parametrize("other", [{}, {"h": HOUR | {"digest": "18"}}, {"h": HOUR | {"keys": 1}}, {"h": HOUR, "i": HOUR}])
+@pytest.mark.parametrize(
+    "other", [{}, {"h": HOUR | {"digest": "18"}}, {"h": HOUR | {"keys": 1}}, {"h": HOUR, "i": HOUR}]
+)
 def test_an_hour_that_is_missing_or_other_differs(other: dict[str, dict[str, object]]) -> None:
     assert differing({"h": HOUR}, other) == ["i" if "i" in other else "h"]
 

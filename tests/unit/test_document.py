@@ -87,7 +87,7 @@ def test_the_usual_way_of_a_document() -> None:
     states = []
     document = ARRIVED
     for operation in ("accept", "assign", "start", "finish"):
-        document = after(document, operation)  # type: ignore[arg-type]
+        document = after(document, operation)
         states.append(document.state)
     assert states == ["03", "04", "05", "06"]
     assert document.assignee == "Phòng Tư pháp"
@@ -97,7 +97,7 @@ def test_the_usual_way_of_a_document() -> None:
 def test_every_event_reads_as_its_type() -> None:
     document = ARRIVED
     for operation in ("accept", "assign", "start", "recall", "recall-refuse", "finish"):
-        document, event = move(document, operation, NOW, **needs(operation))  # type: ignore[arg-type]
+        document, event = move(document, operation, NOW, **needs(operation))
         assert parse(envelope_of(document, event, document.version, "/sites/H55/routing")) == event
 
 

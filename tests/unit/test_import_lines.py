@@ -60,7 +60,15 @@ def test_a_damaged_gzip_is_told_in_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_csv_has_the_columns_of_a_line(tmp_path: Path, delimiter: str) -> None:
     file = tmp_path / "register.csv"
-    columns = ["op", "ref", "applicant.name", "applicant.phone", "components.0.name", "components.0.digitised", "amount"]
+    columns = [
+        "op",
+        "ref",
+        "applicant.name",
+        "applicant.phone",
+        "components.0.name",
+        "components.0.digitised",
+        "amount",
+    ]
     rows = [
         ["receive", "1", "Nguyễn Văn A; B, C", "0912345678", "Tờ khai", "true", ""],
         ["payment", "1", "", "", "", "", "20000"],
@@ -91,7 +99,9 @@ values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-names = st.sampled_from(["op", "ref", "amount", "digitised", "applicant", "components", "error", "pointer", "line", "raw", "a.b"])
+names = st.sampled_from(
+    ["op", "ref", "amount", "digitised", "applicant", "components", "error", "pointer", "line", "raw", "a.b"]
+)
 
 
 @given(st.dictionaries(names, values, min_size=1, max_size=5))

@@ -25,6 +25,13 @@ CREATE INDEX dossier_contact ON dossier (contact_ref);
 CREATE INDEX dossier_sender ON dossier (sender, code) WHERE sender IS NOT NULL;
 CREATE INDEX dossier_recorded ON dossier (recorded);
 
+-- Dossiers of other sites that were transferred here; they are acted on at their home alone.
+CREATE TABLE elsewhere (
+    code   text NOT NULL,
+    agency text NOT NULL,
+    PRIMARY KEY (code, agency)
+);
+
 -- The last number issued to an agency on a local day.
 CREATE TABLE counter (
     agency text NOT NULL,
@@ -80,6 +87,7 @@ CREATE TABLE imported_id (
     PRIMARY KEY (source, id)
 );
 
+-- Petitions. What they say and what is answered is sealed under a key of each petition's own.
 CREATE TABLE petition (
     id          uuid PRIMARY KEY,
     agency      text NOT NULL,
@@ -93,11 +101,13 @@ CREATE TABLE petition (
     nonce       text NOT NULL,
     ciphertext  text NOT NULL,
     wrapped     text NOT NULL,
-    answer      text,
+    answer_nonce      text,
+    answer_ciphertext text,
     sequence    integer NOT NULL,
     recorded    timestamptz NOT NULL
 );
 CREATE INDEX petition_agency ON petition (agency, id);
+CREATE INDEX petition_sender ON petition (sender, id);
 CREATE INDEX petition_recorded ON petition (recorded);
 
 -- Wrong pins on the tracking page, per dossier code as asked, whether it exists or not.
@@ -106,6 +116,7 @@ CREATE TABLE guess (
     wrong integer NOT NULL,
     since timestamptz NOT NULL
 );
+CREATE INDEX guess_since ON guess (since);
 
 CREATE VIEW head AS
 SELECT 'lienthong.dossier.v1' AS topic, code AS key, sequence, recorded FROM dossier

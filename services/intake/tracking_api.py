@@ -1,0 +1,268 @@
+"""`/track/{code}`: the citizen's page, its throttle, and the rating.
+
+Whether a dossier exists is private: a wrong code and a wrong pin take the same way to the same answer, and wrong pins are
+counted under the code as it was asked for, whether it exists or not. Six digits bear guessing only because of that count.
+"""
+
+from datetime import datetime
+from hmac import compare_digest
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Path, Query, Request
+from jinja2 import Environment, PackageLoader
+from pydantic import ValidationError
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from services.intake import acts
+from services.intake.dossier import ENDED, Actor, Dossier
+from services.intake.settings import IntakeSettings
+from services.intake.store import Store
+from services.intake.tracking import ACTS, STATES, Language, view
+from services.intake.writer import Command, Writer
+from shared.contracts.codes import Text
+from shared.contracts.events import Satisfaction
+from shared.security.tokens import Principal, Role
+from shared.service import Service
+from shared.store.pool import Connection
+from shared.web.app import Body, refused, router
+from shared.web.openapi import problem_response
+from shared.web.problem import Problem
+from shared.web.writes import replayed, request_key
+
+FORM: Final = "application/x-www-form-urlencoded"
+PLAIN: Final = {"/track/[^/]*": ("application/json", FORM)}
+"""The paths that take a form beside JSON, for the gate."""
+
+CITIZEN: Final = Principal("citizen", Role.PORTAL, None, False)
+"""Whom an Idempotency-Key without a token belongs to; the path names the dossier."""
+
+_LONGEST_CODE: Final = 60  # a code has at most 44 characters; the table keeps no more of what was asked
+
+_ENVIRONMENT: Final = Environment(loader=PackageLoader("services.intake"), autoescape=True)
+_ENVIRONMENT.filters["local"] = lambda text: f"{datetime.fromisoformat(text):%H:%M %d/%m/%Y}"
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept",
+}
+
+_TEXTS: Final[dict[Language, dict[str, str]]] = {
+    "vi": {
+        "title": "Tra cứu hồ sơ",
+        "where": "Hồ sơ đang ở",
+        "received": "Ngày tiếp nhận",
+        "due": "Ngày hẹn trả",
+        "history": "Quá trình giải quyết",
+        "pin": "Mã tra cứu (6 chữ số trên giấy tiếp nhận)",
+        "look": "Tra cứu",
+        "rate": "Đánh giá sự phục vụ",
+        "level": "Ông/bà hài lòng đến mức nào?",
+        "complained": "Tôi đã phải phản ánh, kiến nghị về hồ sơ này",
+        "comment": "Góp ý thêm (không bắt buộc)",
+        "send": "Gửi đánh giá",
+        "thanks": "Cảm ơn ông/bà đã đánh giá.",
+        "not-found": "Không tìm thấy hồ sơ với mã hồ sơ và mã tra cứu này.",
+        "too-many-wrong-pins": "Mã tra cứu đã bị nhập sai nhiều lần. Vui lòng thử lại sau {minutes} phút.",
+        "move-not-allowed": "Hồ sơ chưa kết thúc nên chưa thể đánh giá.",
+        "other": "Chưa thực hiện được. Vui lòng thử lại.",
+    },
+    "en": {
+        "title": "Dossier",
+        "where": "It is at",
+        "received": "Received",
+        "due": "Due",
+        "history": "What has happened",
+        "pin": "Tracking pin (the 6 digits on your receipt)",
+        "look": "Look up",
+        "rate": "Rate the service",
+        "level": "How satisfied are you?",
+        "complained": "I had to complain about this dossier",
+        "comment": "Anything else (you may leave it out)",
+        "send": "Send",
+        "thanks": "Thank you for your rating.",
+        "not-found": "There is no dossier with this code and pin.",
+        "too-many-wrong-pins": "Too many wrong pins. Please try again in {minutes} minutes.",
+        "move-not-allowed": "This dossier has not ended yet: it cannot be rated.",
+        "other": "This did not work. Please try again.",
+    },
+}
+
+_LEVELS: Final[dict[Language, tuple[tuple[Satisfaction, str], ...]]] = {
+    "vi": (
+        ("very_satisfied", "Rất hài lòng"),
+        ("satisfied", "Hài lòng"),
+        ("neutral", "Bình thường"),
+        ("dissatisfied", "Không hài lòng"),
+    ),
+    "en": (
+        ("very_satisfied", "Very satisfied"),
+        ("satisfied", "Satisfied"),
+        ("neutral", "Neutral"),
+        ("dissatisfied", "Dissatisfied"),
+    ),
+}
+
+
+class CitizenRating(Body):
+    """A rating with the pin that allows it."""
+
+    pin: str
+    level: Satisfaction
+    quality: Satisfaction | None = None
+    attitude: Satisfaction | None = None
+    complained: bool = False
+    comment: Text | None = None
+
+
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/html": {}, "application/json": {}}},
+    404: problem_response(404) | {"content": {"text/html": {}} | problem_response(404)["content"]},
+    429: problem_response(429) | {"content": {"text/html": {}} | problem_response(429)["content"]},
+}
+_RATING_SCHEMA: Final = CitizenRating.model_json_schema()
+
+Code = Annotated[str, Path(description="The dossier's code.")]
+Lang = Annotated[Literal["vi", "en"], Query(description="The page's language.")]
+
+
+def tracking_routes(service: Service, store: Store, writer: Writer, settings: IntakeSettings) -> APIRouter:
+    routes = router()
+
+    async def opened(connection: Connection, code: str, pin: str | None) -> Dossier:
+        """The dossier, to whom has its pin. Raises Problem: 404 for a wrong code or pin alike, 429 after too many."""
+        window, most = settings.track_window, settings.track_wrong_pins
+        key = code[:_LONGEST_CODE]
+        left = await connection.fetchval(store.queries["guesses_left"], key, window, most)
+        dossier = await store.read(connection, code)
+        right = compare_digest(service.keys.track_pin(code).encode(), (pin or "").strip().encode())
+        if left is not None:
+            raise _throttled(left)
+        if dossier is not None and right:
+            return dossier
+        if pin is not None:
+            wrong = await connection.fetchval(store.queries["guess_wrong"], key, window)
+            if wrong > most:  # others guessed at the same time
+                raise _throttled(window.total_seconds())
+        raise Problem(404, "not-found", "There is no dossier with this code and pin.")
+
+    async def described(connection: Connection, dossier: Dossier, lang: Language) -> dict[str, Any]:
+        return view(dossier, await store.history(connection, dossier.code), service.directory.current, lang)
+
+    def page(
+        code: str, lang: Language, status: int = 200, headers: dict[str, str] | None = None, **more: Any
+    ) -> Response:
+        html = _ENVIRONMENT.get_template("track.html").render(
+            code=code,
+            lang=lang,
+            site=service.directory.current.site_name if service.directory.loaded else "",
+            t=_TEXTS[lang],
+            states=STATES[lang],
+            acts=ACTS[lang],
+            levels=_LEVELS[lang],
+            **more,
+        )
+        return HTMLResponse(html, status, _HEADERS | (headers or {}))
+
+    def problem_page(code: str, lang: Language, problem: Problem) -> Response:
+        texts = _TEXTS[lang]
+        minutes = -(-int(problem.headers.get("Retry-After", "0")) // 60)
+        message = texts.get(problem.code, texts["other"]).format(minutes=minutes)
+        return page(code, lang, problem.status, problem.headers, message=message)
+
+    @routes.get("/track/{code}", tags=["citizen"], response_class=Response, responses=_ANSWERS)
+    async def track(request: Request, code: Code, pin: str | None = None, lang: Lang = "vi") -> Response:
+        """How a dossier stands, for whom has its pin: a page, or JSON when `Accept` asks for it."""
+        as_json = wants_json(request)
+        if pin is None and not as_json:
+            return page(code, lang)
+        try:
+            async with service.pool.acquire() as connection:
+                dossier = await opened(connection, code, pin)
+                seen = await described(connection, dossier, lang)
+        except Problem as problem:
+            return problem.response() if as_json else problem_page(code, lang, problem)
+        if as_json:
+            return JSONResponse(seen, headers=_HEADERS)
+        return page(code, lang, view=seen, pin=pin, rateable=dossier.state in ENDED)
+
+    @routes.post(
+        "/track/{code}",
+        tags=["citizen"],
+        response_class=Response,
+        responses=_ANSWERS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _RATING_SCHEMA}, FORM: {"schema": _RATING_SCHEMA}},
+            }
+        },
+    )
+    async def rate(request: Request, code: Code, lang: Lang = "vi") -> Response:
+        """The applicant's rating, once the dossier has ended: a form from the page, or JSON."""
+        as_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+        as_json = wants_json(request) or not as_form
+        try:
+            given = _form(await request.body()) if as_form else await request.json()
+            rating = _checked(given)
+            async with service.pool.acquire() as connection:
+                await opened(connection, code, rating.pin)
+            command = Command(
+                "rating",
+                acts.Rating(**rating.model_dump(exclude={"pin"})),
+                Actor("citizen", CITIZEN.subject),
+                code=code,
+                key=None if as_form else await request_key(request, CITIZEN),
+                if_match=request.headers.get("if-match"),
+            )
+            result = await writer.submit(command)
+            if result.problem is not None:
+                raise result.problem
+            if as_json:
+                if result.replayed is not None:
+                    return replayed(*result.replayed)
+                assert result.answer is not None
+                return result.answer.response()
+            async with service.pool.acquire() as connection:
+                dossier = await opened(connection, code, rating.pin)
+                seen = await described(connection, dossier, lang)
+        except Problem as problem:
+            return problem.response() if as_json else problem_page(code, lang, problem)
+        return page(code, lang, view=seen, pin=rating.pin, thanks=True)
+
+    return routes
+
+
+def wants_json(request: Request) -> bool:
+    """JSON for whom names it; a browser, and whoever takes anything, gets the page."""
+    accepted = request.headers.get("accept", "")
+    return "application/json" in accepted and "text/html" not in accepted
+
+
+def _throttled(seconds: float) -> Problem:
+    headers = {"Retry-After": str(max(1, int(seconds)))}
+    return Problem(429, "too-many-wrong-pins", "Too many wrong pins were tried for this code.", headers=headers)
+
+
+def _form(body: bytes) -> dict[str, Any]:
+    """The fields of a form; one that was left empty was not given."""
+    try:
+        pairs = parse_qsl(body.decode(), max_num_fields=20)
+    except ValueError:
+        raise Problem(400, "bad-form", "The body is no form.") from None
+    # A textarea has line breaks, which no text of the contract may hold.
+    fields: dict[str, Any] = {name: " ".join(value.split()) for name, value in pairs}
+    if fields.get("complained") in ("true", "on"):
+        fields["complained"] = True
+    return fields
+
+
+def _checked(given: Any) -> CitizenRating:
+    try:
+        return CitizenRating.model_validate(given)
+    except ValidationError as error:
+        raise refused([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None

@@ -1,0 +1,795 @@
+"""Notify on a real database and bus: dossier and contact events in, SMS to a gateway that behaves badly, notices out."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.notify import app
+from services.notify.settings import NotifySettings
+from shared.contracts.codes import LOCAL_ZONE, uuid7
+from shared.contracts.envelope import Envelope, Mode
+from shared.contracts.events import (
+    ContactRecorded,
+    DossierEvent,
+    DossierExtended,
+    DossierPaid,
+    DossierProcessingStarted,
+    DossierReceived,
+    DossierResolved,
+    DossierSupplemented,
+    DossierSupplementRequested,
+    LimitData,
+    WrappedKey,
+    short_type,
+)
+from shared.directory.reading import parse_bundle
+from shared.directory.store import load
+from shared.security.keys import load_keys
+from shared.security.sealing import new_data_key, seal
+from shared.security.tokens import Role
+from shared.store.pool import connect
+from tests.harness import Backing, RunningSite, running_site
+
+COMMUNE = "H55.242"
+DUE = datetime(2031, 3, 5, 10, 0, tzinfo=UTC)
+SCHEMAS = {"site": ("shared.directory",), "notify": app.MIGRATIONS}
+SECRET = "s3cret"
+# The canary: whatever a test finds outside the seals must not hold her.
+NAME, PHONE, ADDRESS = "Đàm Thị Hoàng Yến", "+84912345678", "Xóm Đồng Tâm, xã Phú Tiến"
+CANARY = {"name": NAME, "phone": PHONE, "address": ADDRESS}
+
+
+@pytest.fixture
+async def notify(backing: Backing, tmp_path: Path) -> AsyncIterator[RunningSite]:
+    """Notify alone; the tests are its intake, and its clock is quick."""
+
+    def make(settings: dict[str, Any]) -> Any:
+        return app.create(NotifySettings(**settings))
+
+    quick: dict[str, Any] = {
+        "call_timeout": 0.5,
+        "retry_first": 0.05,
+        "retry_most": 0.2,
+        "sender_poll": 0.05,
+        "contact_wait": 0.4,
+        "held_patience": 2.0,
+        "sent_file": tmp_path / "sent.ndjson",
+        "postal_file": tmp_path / "postal.ndjson",
+    }
+    async with running_site(backing, {"notify": make}, SCHEMAS, **quick) as site:
+        await load_bundle(site, quiet_hours=None)
+        await site.reading()
+        yield site
+
+
+async def load_bundle(site: RunningSite, **parts: Any) -> None:
+    """Loads a bundle of these parts beside the sample province; it takes effect at once."""
+    text = json.dumps({"site": {"code": "H55", "name": "Tỉnh Thái Nguyên", "upper": None}, "agencies": [], **parts})
+    connection = await connect(site.database_url)
+    try:
+        await load(connection, parse_bundle(text, "test.json"), who="test")
+    finally:
+        await connection.close()
+    if "notify" in site.services:
+        await site.services["notify"].directory.refresh()
+
+
+class Intake:
+    """Puts a dossier's events, and its applicant's, on the bus as intake would."""
+
+    def __init__(self, site: RunningSite, code: str, *, mode: Mode = "live") -> None:
+        self.code, self.ref, self._site, self._mode = code, f"c-{code}", site, mode
+        self._sequence = 0
+        self._said = 0
+        self._key = new_data_key()
+
+    def _base(self, previous: int | None, state: int, due: datetime | None = DUE) -> dict[str, Any]:
+        return {
+            "agency": COMMUNE,
+            "procedure": "2.002621",
+            "previous": previous,
+            "state": state,
+            "due_at": due,
+            "paused": False,
+            "by": "desk",
+            "confidential": False,
+        }
+
+    def contact(self, **content: Any) -> Envelope:
+        keys = load_keys(self._site.backing.keys)
+        sealed = seal(keys, self.ref, {"language": "vi", "kind": "citizen"} | content, self._key)
+        data = ContactRecorded(
+            contact_ref=self.ref,
+            nonce=sealed.nonce,
+            ciphertext=sealed.ciphertext,
+            keys=(WrappedKey(kid=sealed.key_id, recipient="H55", wrapped=sealed.wrapped),),
+        )
+        return self._contact_event("contact.recorded", data.to_json())
+
+    def erased(self) -> Envelope:
+        return self._contact_event("contact.erased", None)
+
+    def _contact_event(self, kind: str, data: bytes | None) -> Envelope:
+        self._said += 1
+        now = datetime.now(UTC)
+        return Envelope(
+            "lienthong.contact.v1", uuid7(), "/sites/H55/intake", kind, self.ref, now, now, self._said, "live", data
+        )
+
+    def event(self, data: DossierEvent, happened: datetime | None = None) -> Envelope:
+        self._sequence += 1
+        now = datetime.now(UTC)
+        return Envelope(
+            "lienthong.dossier.v1",
+            uuid7(),
+            "/sites/H55/intake",
+            data.short,
+            self.code,
+            happened or now,
+            now,
+            self._sequence,
+            self._mode,
+            data.to_json(),
+        )
+
+    def received(self, return_by: str = "counter", fee: int = 0, happened: datetime | None = None) -> Envelope:
+        data = DossierReceived(
+            **self._base(None, 2),
+            deciding_agency=COMMUNE,
+            field="G01-TP01",
+            channel="counter",
+            return_by=return_by,  # type: ignore[arg-type]
+            applicant_kind="citizen",
+            contact_ref=self.ref,
+            fee=fee,
+            limit=LimitData(value=5, unit="working_days"),
+        )
+        return self.event(data, happened)
+
+    def supplement_requested(self) -> Envelope:
+        return self.event(DossierSupplementRequested(**self._base(2, 5), reason="thiếu giấy khai sinh"))
+
+    def supplemented(self) -> Envelope:
+        return self.event(DossierSupplemented(**self._base(5, 2)))
+
+    def extended(self, due: datetime, before: datetime = DUE) -> Envelope:
+        return self.event(DossierExtended(**self._base(2, 2, due), reason="cần xác minh", previous_due_at=before))
+
+    def started(self) -> Envelope:
+        return self.event(DossierProcessingStarted(**self._base(2, 4)))
+
+    def paid(self, amount: int) -> Envelope:
+        return self.event(DossierPaid(**self._base(4, 4), amount=amount, method="counter"))
+
+    def resolved(self) -> Envelope:
+        return self.event(DossierResolved(**self._base(4, 9), result="granted"))
+
+    async def say(self, *envelopes: Envelope) -> None:
+        await self._site.bus.send(*envelopes)
+
+
+Answer = bytes | None
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def status(code: int, body: bytes = b"", headers: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%s\r\n%s" % (code, len(body), headers, body)
+
+
+class Gateway:
+    """An SMS gateway that does what a test tells it: `behave(document, call)` gives the raw answer, None for none."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.behave: Callable[[dict[str, Any], int], Awaitable[Answer]] = self._well
+        self.url = ""
+
+    async def _well(self, document: dict[str, Any], call: int) -> Answer:
+        return OK
+
+    def answers(self, *raw: Answer) -> None:
+        """These in turn, the last for good."""
+
+        async def behave(document: dict[str, Any], call: int) -> Answer:
+            return raw[min(call, len(raw)) - 1]
+
+        self.behave = behave
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = next(
+                    int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length")
+                )
+                document = json.loads(await reader.readexactly(length))
+                self.calls.append(document)
+                answer = await self.behave(document, len(self.calls))
+                if answer is None:
+                    await reader.read()  # until the caller gives up
+                    break
+                writer.write(answer)
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def gateway() -> AsyncIterator[Gateway]:
+    it = Gateway()
+    server = await asyncio.start_server(it.serve, "127.0.0.1", 0)
+    it.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/sms"
+    try:
+        yield it
+    finally:
+        server.close()
+        server.close_clients()
+        await server.wait_closed()
+
+
+def provider(name: str, url: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "kind": "http", "url": url, "secret": SECRET, **more}
+
+
+async def notices(site: RunningSite, code: str) -> list[dict[str, Any]]:
+    answer = await site.client("notify").get("/v1/notices", params={"dossier": code})
+    assert answer.status_code == 200, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+async def reach(site: RunningSite, code: str, *states: str) -> list[dict[str, Any]]:
+    """The dossier's notices once they are in these states, in the order planned."""
+
+    async def there() -> list[dict[str, Any]] | None:
+        items = await notices(site, code)
+        return items if tuple(item["state"] for item in items) == states else None
+
+    return await site.until(there, what=f"{code} in {states}")  # type: ignore[return-value]
+
+
+async def on_bus(site: RunningSite, code: str, number: int) -> list[str]:
+    """The short types of a dossier's events on the notice topic, once there are so many, in a contiguous sequence."""
+
+    async def found() -> list[str] | None:
+        records = {r.sequence: r for r in await site.bus.records("lienthong.notice.v1") if r.key == code.encode()}
+        assert sorted(records) == list(range(1, len(records) + 1))
+        types = [short_type(records[each].header["ce_type"]) for each in sorted(records)]
+        return types if len(types) >= number else None
+
+    return await site.until(found)  # type: ignore[return-value]
+
+
+async def receipt(site: RunningSite, name: str, secret: str = SECRET, **document: Any) -> int:
+    body = json.dumps(document).encode()
+    signature = f"sha256={hmac.new(secret.encode(), body, sha256).hexdigest()}"
+    answer = await site.client("notify", None).post(
+        f"/v1/receipts/{name}", content=body, headers={"Content-Type": "application/json", "X-Signature": signature}
+    )
+    return answer.status_code
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+# ------------------------------------------------------------------------------------------------------- the ordinary
+
+
+async def test_told_once_through_the_file(notify: RunningSite, tmp_path: Path) -> None:
+    dossier = Intake(notify, "H55.242-301012-0001")
+    contact, received, started, resolved = (
+        dossier.contact(**CANARY),
+        dossier.received(),
+        dossier.started(),
+        dossier.resolved(),
+    )
+    await dossier.say(contact, received, received, started, resolved, contact, resolved)
+    items = await reach(notify, dossier.code, "sent", "sent")
+    assert [(item["act"], item["channel"], item["provider"], item["parts"]) for item in items] == [
+        ("received", "sms", "file", 1),
+        ("resolved", "sms", "file", 1),
+    ]
+    assert items[0]["id"] < items[1]["id"]
+    assert items[0]["planned_at"].endswith("+07:00")
+    sent = lines(tmp_path / "sent.ndjson")
+    assert [(line["id"], line["to"]) for line in sent] == [(items[0]["id"], PHONE), (items[1]["id"], PHONE)]
+    assert dossier.code in sent[0]["text"]
+    assert "05/03/2031 17:00" in sent[0]["text"]
+    assert await on_bus(notify, dossier.code, 4) == ["notice.planned"] * 2 + ["notice.sent"] * 2 or (
+        await on_bus(notify, dossier.code, 4) == ["notice.planned", "notice.sent"] * 2
+    )
+
+
+async def test_nothing_personal_outside_the_seals(notify: RunningSite, tmp_path: Path) -> None:
+    dossier = Intake(notify, "H55.242-301012-0002")
+    await dossier.say(dossier.received(), dossier.contact(**CANARY))
+    [item] = await reach(notify, dossier.code, "sent")
+    tables = [row["tablename"] for row in await notify.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'notify'")]
+    found = [str(row) for table in tables for row in await notify.fetch(f"SELECT t::text FROM notify.{table} t")]
+    found += [str(record) for record in await notify.bus.records("lienthong.notice.v1")]
+    found += [json.dumps(item, ensure_ascii=False), (await notify.client("notify", None).get("/metrics")).text]
+    assert dossier.code in "".join(found)
+    for secret in (NAME, PHONE[-9:], ADDRESS, "đã được tiếp nhận", "da duoc tiep nhan"):
+        assert not [text for text in found if secret in text]
+    # A desk sees where it went, masked, and that it looked is on record; an auditor sees nothing of it.
+    desk = notify.client("notify", Role.DESK, COMMUNE)
+    [seen] = (await desk.get("/v1/notices", params={"dossier": dossier.code})).json()["items"]
+    assert seen["recipient"] == "09•••••678"
+    assert await notify.value("SELECT code FROM notify.access_record WHERE role = 'desk'") == dossier.code
+    auditor = notify.client("notify", Role.AUDITOR)
+    [seen] = (await auditor.get("/v1/notices", params={"dossier": dossier.code})).json()["items"]
+    assert "recipient" not in seen
+    stranger = notify.client("notify", Role.DESK, "H55.21")
+    assert (await stranger.get("/v1/notices", params={"dossier": dossier.code})).json()["items"] == []
+
+
+async def test_the_contact_may_come_later_and_a_reason_is_recorded_when_it_does_not(notify: RunningSite) -> None:
+    late, never, landline, unreachable = (Intake(notify, f"H55.242-301012-001{n}") for n in range(4))
+    await late.say(late.received(), never.received())
+    await late.say(late.contact(**CANARY))
+    await landline.say(landline.contact(phone="+842083123456", address=ADDRESS, name=NAME), landline.received())
+    await unreachable.say(unreachable.received(), unreachable.contact(name=NAME))
+    await reach(notify, late.code, "sent")
+    [letter] = await reach(notify, landline.code, "sent")
+    assert letter["channel"] == "postal"
+
+    async def reasons() -> bool:
+        rows = await notify.fetch("SELECT dossier, reason FROM notify.untold")
+        return {tuple(row) for row in rows} == {(never.code, "no-contact"), (unreachable.code, "unreachable")}
+
+    await notify.until(reasons)
+    told = (await notify.client("notify", Role.OPERATOR).get("/v1/told")).json()
+    assert told["missing"] == []
+    assert sum(row["asked"] for row in told["items"]) == 4
+    assert sum(row["notices"] for row in told["items"]) == 2
+    assert told["reasons"] == {"no-contact": 1, "unreachable": 1}
+
+
+async def test_history_tells_nobody_and_an_old_act_is_recorded_as_expired(notify: RunningSite, tmp_path: Path) -> None:
+    history, old = Intake(notify, "H55.242-301012-0020", mode="history"), Intake(notify, "H55.242-301012-0021")
+    await history.say(history.contact(**CANARY), history.received())
+    await old.say(old.contact(**CANARY), old.received(happened=datetime.now(UTC) - timedelta(hours=25)))
+    [item] = await reach(notify, old.code, "expired")
+    assert item["reason"] == "act-too-old"
+    assert await on_bus(notify, old.code, 2) == ["notice.planned", "notice.expired"]
+    assert await notices(notify, history.code) == []
+    assert await notify.value("SELECT state FROM notify.dossier WHERE code = $1", history.code) == 2
+    assert lines(tmp_path / "sent.ndjson") == []
+
+
+async def test_an_act_that_the_state_does_not_allow_parks_its_dossier_alone(notify: RunningSite) -> None:
+    wrong, other = Intake(notify, "H55.242-301012-0030"), Intake(notify, "H55.242-301012-0031")
+    await wrong.say(wrong.contact(**CANARY), wrong.received(), wrong.resolved())
+    await other.say(other.contact(**CANARY), other.received())
+    await reach(notify, other.code, "sent")
+    await reach(notify, wrong.code, "sent")
+    parked = (await notify.client("notify", Role.OPERATOR).get("/v1/parked")).json()["items"]
+    assert [(row["key"], row["sequence"], row["reason"]) for row in parked] == [(wrong.code, 2, "state-contradiction")]
+
+
+async def test_erasure_forgets_what_was_sealed(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        sms.answers(status(500))
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0040")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await notify.until(lambda: len(sms.calls) >= 2)
+        await dossier.say(dossier.erased())
+        [item] = await reach(notify, dossier.code, "failed")
+        assert item["reason"] == "erased"
+    sealed = "SELECT count(*) FROM notify.notice WHERE coalesce(nonce, ciphertext, wrapped) IS NOT NULL"
+    assert await notify.value(sealed) == 0
+    assert await notify.value("SELECT count(*) FROM notify.contact WHERE wrapped IS NOT NULL") == 0
+    await dossier.say(dossier.started(), dossier.resolved())
+    await notify.until(lambda: notify.value("SELECT reason = 'erased' FROM notify.untold"))
+
+
+# ------------------------------------------------------------------------------------------- a gateway that is hostile
+
+
+async def test_after_a_5xx_the_next_provider_is_asked_under_the_same_id(notify: RunningSite) -> None:
+    async with gateway() as first, gateway() as second:
+        first.answers(status(503, b"<html>" * 100))
+        await load_bundle(
+            notify, providers=[provider("a", first.url), provider("b", second.url)], quiet_hours=None
+        )
+        dossier = Intake(notify, "H55.242-301012-0050")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, "sent")
+        assert item["provider"] == "b"
+        assert first.calls == second.calls
+        assert second.calls == [
+            {"id": item["id"], "to": PHONE, "text": second.calls[0]["text"], "sender": second.calls[0]["sender"]}
+        ]
+        assert dossier.code in second.calls[0]["text"]
+        assert await on_bus(notify, dossier.code, 2) == ["notice.planned", "notice.sent"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        status(500),
+        status(302, headers=b"Location: http://127.0.0.1:1/elsewhere\r\n"),
+        status(404, b"<html>no such page</html>"),
+        status(429, b"{}"),
+    ],
+    ids=["500", "redirect", "404 without a reason", "429 without a reason"],
+)
+async def test_all_refusing_it_stays_planned_and_is_tried_until_one_takes_it(
+    notify: RunningSite, answer: bytes
+) -> None:
+    async with gateway() as sms:
+        sms.answers(answer, answer, answer, OK)
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0051")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await reach(notify, dossier.code, "sent")
+        assert len(sms.calls) == 4
+        assert len({call["id"] for call in sms.calls}) == 1
+
+
+async def test_a_recipients_fault_ends_the_notice_with_its_reason(notify: RunningSite) -> None:
+    async with gateway() as first, gateway() as second:
+        first.answers(status(422, json.dumps({"reason": "no such subscriber 0912345678"}).encode()))
+        await load_bundle(
+            notify, providers=[provider("a", first.url), provider("b", second.url)], quiet_hours=None
+        )
+        for number in range(12):  # its health does not fall: it is asked first each time
+            dossier = Intake(notify, f"H55.242-301012-{60 + number:04}")
+            await dossier.say(dossier.contact(**CANARY), dossier.received())
+            [item] = await reach(notify, dossier.code, "failed")
+            assert item["reason"] == "no such subscriber …"
+        assert (len(first.calls), len(second.calls)) == (12, 0)
+
+
+@pytest.mark.parametrize("answer", [None, b"220 mail.example ESMTP\r\n\r\n", b"HTTP/1.1 2"], ids=["hang", "garbage", "cut"])
+async def test_an_unknown_outcome_stays_with_its_provider(notify: RunningSite, answer: Answer) -> None:
+    async with gateway() as first, gateway() as second:
+
+        async def behave(document: dict[str, Any], call: int) -> Answer:
+            return answer
+
+        first.behave = behave
+        await load_bundle(
+            notify, providers=[provider("a", first.url), provider("b", second.url)], quiet_hours=None
+        )
+        dossier = Intake(notify, "H55.242-301012-0080")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, "unknown")
+        assert (item["provider"], len(first.calls), len(second.calls)) == ("a", 1, 0)
+        assert await receipt(notify, "a", id=item["id"], status="delivered", at="2026-10-10T08:00:00+07:00") == 200
+        await reach(notify, dossier.code, "delivered")
+        assert await on_bus(notify, dossier.code, 3) == ["notice.planned", "notice.sent", "notice.delivered"]
+
+
+async def test_an_unknown_outcome_is_repeated_under_its_id_where_the_provider_dedupes(notify: RunningSite) -> None:
+    async with gateway() as first, gateway() as second:
+        first.answers(None, status(500), OK)
+        await load_bundle(
+            notify,
+            providers=[provider("a", first.url, dedupes=True), provider("b", second.url)],
+            quiet_hours=None,
+        )
+        dossier = Intake(notify, "H55.242-301012-0081")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, "sent")
+        # Also after its 500 it stays there: the first call may have gone out.
+        assert [call["id"] for call in first.calls] == [item["id"]] * 3
+        assert second.calls == []
+
+
+async def test_an_unknown_outcome_without_a_receipt_ends_as_failed(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        sms.answers(None)
+        await load_bundle(
+            notify,
+            providers=[provider("a", sms.url)],
+            quiet_hours=None,
+            sms={"sender": "THAINGUYEN", "expire_hours": 1.5 / 3600},
+        )
+        dossier = Intake(notify, "H55.242-301012-0082")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, "failed")
+        assert item["reason"] == "unknown"
+        assert len(sms.calls) == 1
+        # What is heard after all is believed.
+        assert await receipt(notify, "a", id=item["id"], status="delivered", at="2026-10-10T08:00:00+07:00") == 200
+        await reach(notify, dossier.code, "delivered")
+
+
+async def test_what_nobody_takes_expires(notify: RunningSite) -> None:
+    expire = {"sender": "THAINGUYEN", "expire_hours": 1 / 3600}
+    await load_bundle(
+        notify, providers=[provider("a", "http://127.0.0.1:1/sms")], quiet_hours=None, sms=expire
+    )
+    dossier = Intake(notify, "H55.242-301012-0083")
+    await dossier.say(dossier.contact(**CANARY), dossier.received())
+    [item] = await reach(notify, dossier.code, "expired")
+    assert item["reason"] == "no-provider"
+    assert await on_bus(notify, dossier.code, 2) == ["notice.planned", "notice.expired"]
+
+
+async def test_a_huge_body_is_cut_and_a_2xx_is_a_2xx(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        sms.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000)
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0084")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await reach(notify, dossier.code, "sent")
+        assert len(sms.calls) == 1
+
+
+async def test_receipts(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        early: list[int] = []
+
+        async def receipt_first(document: dict[str, Any], call: int) -> Answer:
+            at = "2026-10-10T08:00:00+07:00"
+            early.append(await receipt(notify, "a", id=document["id"], status="delivered", at=at))
+            early.append(await receipt(notify, "a", id=document["id"], status="failed", reason="late", at=at))
+            early.append(await receipt(notify, "a", id=document["id"], status="delivered", at=at))
+            return OK
+
+        sms.behave = receipt_first
+        await load_bundle(
+            notify, providers=[provider("a", sms.url), provider("b", "http://127.0.0.1:1/")], quiet_hours=None
+        )
+        dossier = Intake(notify, "H55.242-301012-0090")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, "delivered")
+        assert early == [200, 200, 200]
+        assert (item["delivered_at"], "reason" in item) == ("2026-10-10T08:00:00+07:00", False)
+
+        failing = Intake(notify, "H55.242-301012-0091")
+        sms.answers(OK)
+        await failing.say(failing.contact(**CANARY), failing.received())
+        [item] = await reach(notify, failing.code, "sent")
+        assert await receipt(notify, "a", secret="other", id=item["id"], status="failed") == 401
+        assert await receipt(notify, "nobody", id=item["id"], status="failed") == 401
+        assert await receipt(notify, "b", id=item["id"], status="delivered") == 404  # b was never given it
+        assert await receipt(notify, "a", id=str(uuid7()), status="failed") == 404
+        assert await receipt(notify, "a", id="x", status="failed") == 404
+        assert await receipt(notify, "a", id=item["id"], status="lost") == 422
+        assert await receipt(notify, "a", id=item["id"], status="failed", reason="absent") == 200
+        [item] = await reach(notify, failing.code, "failed")
+        assert item["reason"] == "absent"
+        unsigned = await notify.client("notify", None).post("/v1/receipts/a", json={"id": item["id"]})
+        assert (unsigned.status_code, unsigned.json()["code"]) == (401, "unauthorized")
+
+
+async def test_kannel(notify: RunningSite) -> None:
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[1])
+        body = b"0: Accepted for delivery"
+        writer.write(b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/cgi-bin/sendsms"
+        entry = {"name": "k", "kind": "kannel", "url": url, "username": "u", "password": "p", "secret": SECRET}
+        await load_bundle(notify, providers=[entry], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0095")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, "sent")
+        import httpx
+
+        query = httpx.URL(f"http://kannel{asked[0]}").params
+        assert (query["username"], query["to"], query["dlr-mask"]) == ("u", PHONE, "19")
+        report = query["dlr-url"].replace("%d", "1")
+        client = notify.client("notify", None)
+        assert (await client.get(report.replace("sig=", "sig=0"))).status_code == 401
+        assert (await client.get(report)).status_code == 200
+        await reach(notify, dossier.code, "delivered")
+
+
+# ----------------------------------------------------------------------------------------------- quiet hours, overtaken
+
+
+def around_now(before: float, after: float) -> dict[str, str]:
+    """Quiet hours from so many minutes ago for so many minutes."""
+    now = datetime.now(LOCAL_ZONE)
+    return {
+        "from": f"{now - timedelta(minutes=before):%H:%M}",
+        "to": f"{now + timedelta(minutes=after):%H:%M}",
+    }
+
+
+async def test_held_notices_go_out_in_the_order_planned(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=around_now(60, 60))
+        dossiers = [Intake(notify, f"H55.242-301012-{100 + n:04}") for n in range(6)]
+        for dossier in dossiers:
+            await dossier.say(dossier.contact(**CANARY), dossier.received())
+            await reach(notify, dossier.code, "held")
+        assert await on_bus(notify, dossiers[0].code, 2) == ["notice.planned", "notice.held"]
+        assert sms.calls == []
+        await load_bundle(notify, quiet_hours=None)
+        for dossier in dossiers:
+            await reach(notify, dossier.code, "sent")
+        ids = [call["id"] for call in sms.calls]
+        assert ids == sorted(ids)
+        assert len(ids) == 6
+
+
+async def test_what_was_settled_while_it_was_held_is_not_sent(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=around_now(60, 60))
+        met, moved, late = (Intake(notify, f"H55.242-301012-{110 + n:04}") for n in range(3))
+        await met.say(met.contact(**CANARY), met.received(), met.supplement_requested())
+        await reach(notify, met.code, "held", "held")
+        await met.say(met.supplemented())
+        await moved.say(moved.contact(**CANARY), moved.received(), moved.extended(DUE + timedelta(days=1)))
+        await reach(notify, moved.code, "held", "held")
+        await moved.say(moved.extended(DUE + timedelta(days=2), DUE + timedelta(days=1)))
+        # The same when the contact comes after all of it.
+        await late.say(late.received(), late.supplement_requested(), late.supplemented())
+        await notify.until(lambda: notify.value("SELECT count(*) > 1 FROM notify.telling"))
+        await late.say(late.contact(**CANARY))
+        await reach(notify, met.code, "held", "superseded")
+        await reach(notify, moved.code, "held", "superseded", "held")
+        await reach(notify, late.code, "held", "superseded")
+        assert (await on_bus(notify, met.code, 5))[-1] == "notice.superseded"
+        await load_bundle(notify, quiet_hours=None)
+        await reach(notify, moved.code, "sent", "superseded", "sent")
+        await reach(notify, late.code, "sent", "superseded")
+        assert len(sms.calls) == 4
+
+
+# ------------------------------------------------------------------------------------------------------------ crashes
+
+
+async def leave_in_flight(site: RunningSite, code: str, sent_file: Path | None = None) -> UUID:
+    """As if the sender had died between the attempt's beginning and its outcome."""
+    await site.stop_service("notify")
+    identity: UUID = await site.value("SELECT id FROM notify.notice WHERE dossier = $1", code)
+    await site.database.execute(
+        "UPDATE notify.notice SET state = 'planned', due = false, in_flight = true, next_at = NULL, attempts = 1,"
+        " tried = '{}', mark = 0, sent_at = NULL WHERE id = $1",
+        identity,
+    )
+    return identity
+
+
+async def restart(site: RunningSite) -> None:
+    site.services["notify"] = app.create(NotifySettings(**site.settings()))
+    await site.services["notify"].start()
+
+
+@pytest.mark.parametrize("was_written", [True, False])
+async def test_after_a_crash_the_file_is_looked_up(notify: RunningSite, tmp_path: Path, was_written: bool) -> None:
+    dossier = Intake(notify, "H55.242-301012-0120")
+    await dossier.say(dossier.contact(**CANARY), dossier.received())
+    await reach(notify, dossier.code, "sent")
+    identity = await leave_in_flight(notify, dossier.code)
+    path = tmp_path / "sent.ndjson"
+    whole = path.read_bytes()
+    if not was_written:
+        path.write_bytes(whole[:-30])  # the crash has torn the line
+    await restart(notify)
+
+    async def sent() -> bool:
+        return bool(await notify.value("SELECT state = 'sent' FROM notify.notice WHERE id = $1", identity))
+
+    await notify.until(sent)
+    good = [line for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+    assert [json.loads(line)["id"] for line in good] == [str(identity)]
+
+
+@pytest.mark.parametrize("dedupes", [True, False])
+async def test_after_a_crash_only_what_the_provider_dedupes_is_repeated(notify: RunningSite, dedupes: bool) -> None:
+    async with gateway() as sms:
+        await load_bundle(notify, providers=[provider("a", sms.url, dedupes=dedupes)], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0121")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await reach(notify, dossier.code, "sent")
+        identity = await leave_in_flight(notify, dossier.code)
+        await restart(notify)
+        wanted = "sent" if dedupes else "unknown"
+
+        async def there() -> bool:
+            return bool(await notify.value("SELECT state = $2 FROM notify.notice WHERE id = $1", identity, wanted))
+
+        await notify.until(there)
+        assert [call["id"] for call in sms.calls] == [str(identity)] * (2 if dedupes else 1)
+
+
+# ------------------------------------------------------------------------------------------------------------ the post
+
+
+async def test_a_result_is_brought_by_post_and_tracked(notify: RunningSite, tmp_path: Path) -> None:
+    await load_bundle(
+        notify, carriers=[{"name": "vnpost", "kind": "file", "secret": SECRET, "charge": 30000}], quiet_hours=None
+    )
+    dossier = Intake(notify, "H55.242-301012-0130")
+    await dossier.say(
+        dossier.contact(**CANARY),
+        dossier.received(return_by="postal", fee=50000),
+        dossier.started(),
+        dossier.paid(20000),
+        dossier.resolved(),
+    )
+    client = notify.client("notify")
+
+    async def ordered() -> dict[str, Any] | None:
+        items = (await client.get("/v1/postal-orders", params={"dossier": dossier.code})).json()["items"]
+        return items[0] if items and items[0]["state"] == "ordered" else None
+
+    order = await notify.until(ordered)
+    assert order is not None
+    assert (order["kind"], order["carrier"], order["fee_to_collect"]) == ("deliver", "vnpost", 60000)
+    [line] = lines(tmp_path / "postal.ndjson")
+    assert (line["id"], line["to"]["name"], line["to"]["address"]) == (order["id"], NAME, ADDRESS)
+
+    async def report(**document: Any) -> int:
+        body = json.dumps({"id": order["id"], **document}).encode()
+        signature = f"sha256={hmac.new(SECRET.encode(), body, sha256).hexdigest()}"
+        headers = {"Content-Type": "application/json", "X-Signature": signature}
+        path = "/v1/postal-events/vnpost"
+        return (await notify.client("notify", None).post(path, content=body, headers=headers)).status_code
+
+    assert await report(state="in-transit") == 200
+    assert await report(state="collected") == 200  # late: it only moves on
+    assert await report(state="delivered", amount=60000) == 200
+    assert await report(state="returned", reason="x") == 200
+    assert await report(id=str(uuid7()), state="delivered") == 404
+    [order] = (await client.get("/v1/postal-orders", params={"dossier": dossier.code})).json()["items"]
+    assert (order["state"], order["amount"]) == ("delivered", 60000)
+    types = [each for each in await on_bus(notify, dossier.code, 7) if each.startswith("postal.")]
+    assert types == ["postal.ordered", "postal.in-transit", "postal.delivered"]
+
+
+async def test_a_letter_follows_an_sms_that_did_not_arrive(notify: RunningSite, tmp_path: Path) -> None:
+    async with gateway() as sms:
+        sms.answers(status(400, b'{"reason": "absent subscriber"}'))
+        rule = {"act": "resolved", "template": "resolved", "post_if_undelivered": True}
+        await load_bundle(notify, providers=[provider("a", sms.url)], notices=[rule], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0131")
+        await dossier.say(dossier.contact(**CANARY), dossier.received(), dossier.started(), dossier.resolved())
+        first, letter = await reach(notify, dossier.code, "failed", "sent")
+        assert (first["channel"], letter["channel"], letter["act"]) == ("sms", "postal", "resolved")
+        [line] = lines(tmp_path / "postal.ndjson")
+        assert dossier.code in line["text"]
+
+
+# ------------------------------------------------------------------------------------------------------------- preview
+
+
+async def test_preview(notify: RunningSite) -> None:
+    desk = notify.client("notify", Role.DESK, COMMUNE)
+
+    async def ask(**body: Any) -> dict[str, Any]:
+        answer = await desk.post("/v1/preview", json=body)
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    assert await ask(text="Hồ sơ đủ điều kiện") == {
+        "text": "Hồ sơ đủ điều kiện",
+        "encoding": "ucs2",
+        "parts": 1,
+        "characters": 18,
+    }
+    assert await ask(text="Hồ sơ đủ điều kiện", tones="drop") == {
+        "text": "Ho so du dieu kien",
+        "encoding": "gsm7",
+        "parts": 1,
+        "characters": 18,
+    }
+    shown = await ask(template="received", data={"code": "H55.242-301012-0001", "due": "05/03/2031 17:00"})
+    assert (shown["encoding"], shown["parts"]) == ("gsm7", 1)
+    assert "H55.242-301012-0001" in shown["text"]
+    for wrong in ({}, {"text": "a", "template": "received"}, {"text": " "}, {"template": "none"}, {"text": "a", "x": 1}):
+        assert (await desk.post("/v1/preview", json=wrong)).status_code == 422
