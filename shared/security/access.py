@@ -7,12 +7,12 @@ from shared.security.tokens import Principal, Role
 def scope_of(principal: Principal, directory: Directory) -> frozenset[str] | None:
     """The agencies that a principal speaks for: its own and what that succeeds, with subtree also those below.
 
-    None: the whole site.
+    A leader reads the subtree with any token. None: the whole site.
     """
     if principal.agency is None:
         return None
     try:
-        return directory.scope(principal.agency, principal.subtree)
+        return directory.scope(principal.agency, principal.subtree or principal.role is Role.LEADER)
     except UnknownAgency:
         return frozenset()  # a token outlives what the directory says; it then speaks for nobody
 

@@ -596,4 +596,4 @@ def test_a_planted_fault_is_found(mutant: type[Mechanism], monkeypatch: pytest.M
     if hasattr(mutant, "judge"):
         monkeypatch.setattr(shared.store.inbox, "judge", mutant.judge)
     with pytest.raises(AssertionError):
-        explore(mutant, 500)
+        explore(mutant, 3000)
