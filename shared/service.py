@@ -159,7 +159,11 @@ class Service:
                 apply=self._apply,
                 ask_owner=self.ask_owner,
                 after_commit=self._applied,
-                settings=ConsumerSettings(gap_wait=self.settings.gap_wait, breaker_limit=self.settings.breaker_limit),
+                settings=ConsumerSettings(
+                    gap_wait=self.settings.gap_wait,
+                    breaker_limit=self.settings.breaker_limit,
+                    session_timeout=self.settings.session_seconds,
+                ),
             )
             self._task("consumer", self._start_consumer)
             self._task("gaps", self.consumer.run_gaps)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Literal
 import asyncpg
 import httpx
 
-from deploy.embedded.broker import EmbeddedBroker
+from deploy.embedded.broker import EmbeddedBroker, make_topics
 from deploy.embedded.postgres import EmbeddedPostgres
+from shared.contracts.events import TOPICS
 from shared.directory.reading import load_bundle
 from shared.directory.store import load
 from shared.security.keys import load_keys
@@ -25,17 +26,19 @@ from tests.kafka import Kafka, free_port
 
 COMMAND = Path(sys.executable).parent / "lienthong"
 BusKind = Literal["embedded", "kafka"]
+PARTITIONS = 3
 
 
 @dataclass
 class Process:
-    """One service process and how to start it again."""
+    """One service process and how to start it again. `name` is the service's; `command` what `run NAME` is given to."""
 
     name: str
     port: int
     environment: dict[str, str]
     log: Path
     process: "asyncio.subprocess.Process | None" = None
+    command: Sequence[str] = (str(COMMAND),)
 
     @property
     def url(self) -> str:
@@ -49,7 +52,7 @@ class Process:
     async def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
-                str(COMMAND),
+                *self.command,
                 "run",
                 self.name,
                 "--port",
@@ -96,7 +99,11 @@ class Process:
 
 @dataclass
 class Stack:
-    """The whole site. `start` to `stop`; every part can be killed and started again."""
+    """The whole site. `start` to `stop`; every part can be killed and started again.
+
+    `replicas`: processes of each service; the second is `processes["intake-2"]`. The embedded broker has no groups: there
+    one process of a service reads everything. `database` is where PostgreSQL has its files, by default below `data`.
+    """
 
     data: Path
     bus: BusKind = "kafka"
@@ -104,6 +111,9 @@ class Stack:
     kafka_size: int = 1
     settings: dict[str, str] = field(default_factory=dict)
     services: Sequence[str] = SERVICES
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    command: Sequence[str] = (str(COMMAND),)
+    database: Path | None = None
     postgres: EmbeddedPostgres = field(init=False)
     kafka: Kafka | None = None
     broker: EmbeddedBroker | None = None
@@ -113,17 +123,18 @@ class Stack:
     site: str = ""
     http: httpx.AsyncClient = field(init=False)
     tokens: Tokens = field(init=False)
+    _watches: list["asyncio.Task[None]"] = field(default_factory=list)
 
     async def start(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         self.http = httpx.AsyncClient(timeout=60.0, limits=httpx.Limits(max_connections=256))
-        self.postgres = EmbeddedPostgres(self.data, free_port())
+        self.postgres = EmbeddedPostgres(self.database or self.data, free_port(), settings={"max_connections": "150"})
         self.database_url = await self.postgres.start()
         if self.bus == "kafka":
             self.kafka = Kafka(self.data / "kafka", self.kafka_size)
             self.bootstrap = await self.kafka.start()
         else:
-            self.broker = EmbeddedBroker(self.data, free_port())
+            self.broker = EmbeddedBroker(self.data, free_port(), prepare=_all_topics)
             self.bootstrap = await self.broker.start()
         bundle = load_bundle(self.bundle)
         self.site = bundle.site.code
@@ -138,6 +149,7 @@ class Stack:
             "LIENTHONG_KEYS_DIR": str(self.data / "keys"),
             "LIENTHONG_SENT_FILE": str(self.data / "sent.ndjson"),
             "LIENTHONG_POSTAL_FILE": str(self.data / "postal.ndjson"),
+            "LIENTHONG_BUS_GROUPS": str(self.bus == "kafka").lower(),
             **{f"LIENTHONG_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in ports.items()},
             **self.settings,
         }
@@ -148,7 +160,12 @@ class Stack:
         finally:
             await connection.close()
         for name in self.services:
-            self.processes[name] = Process(name, ports[name], environment, self.data / f"{name}.log")
+            for number in range(1, self.replicas.get(name, 1) + 1):
+                known = name if number == 1 else f"{name}-{number}"
+                port = ports[name] if number == 1 else free_port()
+                self.processes[known] = Process(
+                    name, port, environment, self.data / f"{known}.log", command=self.command
+                )
         await asyncio.gather(*(process.start() for process in self.processes.values()))
         await asyncio.gather(*(process.ready(self.http) for process in self.processes.values()))
 
@@ -167,7 +184,19 @@ class Stack:
     def url(self, service: str) -> str:
         return self.processes[service].url
 
+    def urls(self, service: str) -> list[str]:
+        """Of every process of the service."""
+        return [process.url for process in self.processes.values() if process.name == service]
+
+    def keep_up(self) -> None:
+        """From now on PostgreSQL and the embedded broker are brought back whenever they die, as `lienthong up` does."""
+        watches = [self.postgres.watch] + ([self.broker.watch] if self.broker is not None else [])
+        self._watches += [asyncio.create_task(watch()) for watch in watches]
+
     async def stop(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(process.stop() for process in self.processes.values()))
         await self.http.aclose()
         if self.kafka is not None:
@@ -175,3 +204,8 @@ class Stack:
         if self.broker is not None:
             await self.broker.stop()
         await self.postgres.stop()
+
+
+async def _all_topics(bootstrap: str) -> None:
+    """The embedded broker has its topics before any client can name them."""
+    await make_topics(bootstrap, {name: PARTITIONS for name in TOPICS})

@@ -20,7 +20,7 @@ Hour = Mapping[str, Any]
 class Hop:
     """One step of an event's way, with what went in and what came out of it."""
 
-    hop: str  # accepted-stored, published, applied
+    hop: str  # stored, published, applied, told
     topic: str
     from_: str
     to: str
@@ -36,7 +36,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A site's books: every hop, what is parked, whether every act that asks for it was told."""
+    """A site's books: every hop, what is parked, and of the acts that ask for a notice how many got one, or why not."""
 
     hops: Sequence[Hop]
     parked: Sequence[Mapping[str, Any]]
@@ -44,7 +44,7 @@ class Account:
 
     @property
     def reconciled(self) -> bool:
-        return all(hop.equal for hop in self.hops) and not self.parked and not self.told.get("missing")
+        return all(hop.equal for hop in self.hops) and not self.parked
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -90,7 +90,21 @@ async def take(client: SiteClient, *, name_missing: bool) -> Account:
     )
     parked = [item for item in await parked_items(client) if item["state"] == "parked"]
     told = await client.get("notify", "/v1/told")
-    return Account(hops, parked, told)
+    return Account([*hops, telling(told)], parked, summed(told))
+
+
+def telling(told: Mapping[str, Any]) -> Hop:
+    """Told: each act that asks for a notice has one, in any state, or a recorded reason."""
+    asked = sum(hour["asked"] for hour in told["items"])
+    waiting = sum(hour["neither"] for hour in told["items"])
+    missing = told["missing"][:MISSING_SHOWN]
+    return Hop("told", "", "notify", "applicant", asked, asked - waiting, 0, not missing, missing)
+
+
+def summed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Over all hours: acts that asked for a notice, acts that got one, and why the others did not."""
+    counts = {name: sum(hour[name] for hour in told["items"]) for name in ("asked", "notices")}
+    return counts | {"reasons": told["reasons"], "missing": told["missing"]}
 
 
 def _owned() -> list[str]:

@@ -51,7 +51,7 @@ def show(account: "Account", console: Console = out) -> None:
     rows = [
         (
             hop.hop,
-            hop.topic,
+            hop.topic.removeprefix("lienthong.").removesuffix(".v1"),
             f"{hop.from_} → {hop.to}",
             hop.events,
             hop.applied,
@@ -62,8 +62,11 @@ def show(account: "Account", console: Console = out) -> None:
         if hop.events or not hop.equal
     ]
     table("Reconciliation", ("hop", "topic", "way", "events", "there", "equal", "missing"), rows, console)
-    if account.told:
-        console.print("told: " + ", ".join(f"{name} {value}" for name, value in account.told.items()))
+    if account.told["asked"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in account.told["reasons"].items())
+        console.print(
+            f"Told: {account.told['notices']} of {account.told['asked']} acts{'; not told: ' + reasons if reasons else ''}."
+        )
     for item in account.parked:
         console.print(
             f"parked in {item['service']}: {item['topic']} {item['key']} at {item['sequence']}: {item['reason']}"

@@ -22,10 +22,12 @@ from shared.security.access import in_scope, scope_of, sees_personal_data
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.web.app import Body, one_of, router
+from shared.web.openapi import READS
 from shared.web.problem import Problem, not_found
 from shared.web.writes import replayed, request_key
 
 PAGE = 100
+LINES = "application/x-ndjson"
 _CODE = re.compile(r"[0-9A-Z.\-]{1,60}")
 
 # Who may do what (the contract's 'Principals'); admin may do all.
@@ -121,7 +123,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
             tags=["dossiers"],
         )
 
-    @api.post("/v1/dossiers/search", tags=["dossiers"])
+    @api.post("/v1/dossiers/search", tags=["dossiers"], openapi_extra=READS)
     async def search(who: Searcher, body: PhoneOrId, cursor: Cursor = None) -> dict[str, Any]:
         """The dossiers of a phone number or citizen id, found by keyed hash, within the principal's scope."""
         scope = scope_of(who, service.directory.current)
@@ -134,7 +136,13 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     for name, model in acts.BODIES.items():
         operation(name, model)
 
-    @api.post("/v1/imports", tags=["imports"])
+    @api.post(
+        "/v1/imports",
+        tags=["imports"],
+        response_class=Response,
+        responses={200: {"content": {LINES: {}}}},
+        openapi_extra=READS | {"requestBody": {"required": True, "content": {LINES: {"schema": {"type": "string"}}}}},
+    )
     async def run_import(
         request: Request,
         who: Desk,
@@ -146,7 +154,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         actor = Actor("import", who.subject)
         scope = scope_of(who, service.directory.current)
         answer = await imports.run(await request.body(), source, mode, actor, scope, dry_run=dry_run)
-        return Response(answer, media_type="application/x-ndjson")
+        return Response(answer, media_type=LINES)
 
     async def readable(who: Principal, code: str) -> Dossier:
         """A dossier that the principal may read, else 404 (its existence is private)."""

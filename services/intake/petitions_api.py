@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import GetJsonSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -29,13 +29,16 @@ from shared.security.sealing import new_data_key, seal, unseal, unwrap
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.store.pool import Connection
-from shared.web.app import Asking, Body, allow, router
+from shared.web.app import Body, one_of, router
 from shared.web.problem import forbidden, not_found
 from shared.web.writes import Answer, Writes, check_if_match
 
 TOPIC = "lienthong.petition.v1"
 PAGE = 100
-READERS = (Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.PORTAL)
+
+Filing = Annotated[Principal, Depends(one_of(Role.PORTAL, Role.DESK))]
+Answering = Annotated[Principal, Depends(one_of(Role.DESK, Role.OFFICER, Role.LEADER))]
+Reader = Annotated[Principal, Depends(one_of(Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.PORTAL))]
 
 _TEXT: TypeAdapter[str] = TypeAdapter(Text)
 
@@ -101,9 +104,8 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
     writes = Writes(service)
 
     @routes.post("/v1/petitions", status_code=201, tags=["petitions"])
-    async def file(request: Request, who: Asking, body: NewPetition) -> Response:
+    async def file(request: Request, who: Filing, body: NewPetition) -> Response:
         """Files a petition with an agency, which answers it in 15 working days (a setting)."""
-        allow(who, Role.PORTAL, Role.DESK)
         directory = service.directory.current
         if not in_scope(who, directory, body.agency):
             raise forbidden("You may not file petitions with this agency.")
@@ -125,13 +127,12 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
 
     @routes.get("/v1/petitions", tags=["petitions"])
     async def listed(
-        who: Asking,
+        who: Reader,
         agency: AgencyCode | None = None,
         state: State | None = None,
         cursor: Annotated[UUID | None, Query(description="The `next_cursor` of the page before.")] = None,
     ) -> dict[str, Any]:
         """Petitions by the agency that answers and by state, without what they say; the portal's are those it sent."""
-        allow(who, *READERS)
         directory = service.directory.current
         agencies = scope_of(who, directory)
         if agency is not None:
@@ -153,10 +154,9 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         return {"items": items, "next_cursor": items[-1]["id"] if len(items) == PAGE else None}
 
     @routes.get("/v1/petitions/{id}", tags=["petitions"])
-    async def one(who: Asking, id: UUID) -> Response:  # noqa: A002 - the contract's word
+    async def one(who: Reader, id: UUID) -> Response:  # noqa: A002 - the contract's word
         """One petition. What it says is shown to desk and officer of its agency and admin, and each such read recorded;
         the portal that sent it sees the answer."""
-        allow(who, *READERS)
         async with service.pool.acquire() as connection:
             row = await connection.fetchrow(store.queries["petition"], id)
             petition, sealing = visible(row, who)
@@ -172,9 +172,8 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         return Response(orjson.dumps(body), 200, {"ETag": _etag(petition)}, "application/json")
 
     @routes.post("/v1/petitions/{id}/answer", tags=["petitions"])
-    async def answer(request: Request, who: Asking, id: UUID, body: AnswerBody) -> Response:  # noqa: A002
+    async def answer(request: Request, who: Answering, id: UUID, body: AnswerBody) -> Response:  # noqa: A002
         """Answers a petition; the answer is shown by the petition's id."""
-        allow(who, Role.DESK, Role.OFFICER, Role.LEADER)
 
         async def act(connection: Connection) -> Answer:
             petition, sealing, now = await locked(connection, request, who, id)
@@ -189,9 +188,8 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         return await writes.write(request, who, act)
 
     @routes.post("/v1/petitions/{id}/forward", tags=["petitions"])
-    async def forward(request: Request, who: Asking, id: UUID, body: ForwardBody) -> Response:  # noqa: A002
+    async def forward(request: Request, who: Answering, id: UUID, body: ForwardBody) -> Response:  # noqa: A002
         """Passes a petition on to the agency whose matter it is; its due date stays."""
-        allow(who, Role.DESK, Role.OFFICER, Role.LEADER)
 
         async def act(connection: Connection) -> Answer:
             petition, sealing, now = await locked(connection, request, who, id)
@@ -204,9 +202,8 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         return await writes.write(request, who, act)
 
     @routes.post("/v1/petitions/{id}/rating", tags=["petitions"])
-    async def rating(request: Request, who: Asking, id: UUID, body: RatingBody) -> Response:  # noqa: A002
+    async def rating(request: Request, who: Filing, id: UUID, body: RatingBody) -> Response:  # noqa: A002
         """How content the petitioner is with the answer."""
-        allow(who, Role.PORTAL, Role.DESK)
 
         async def act(connection: Connection) -> Answer:
             petition, sealing, now = await locked(connection, request, who, id)

@@ -244,13 +244,19 @@ class Store:
 
 
 def notice_of(row: Any) -> Notice:
-    values = {name: row[name] for name in _NOTICE_FIELDS}
-    return Notice(**values | {"tried": tuple(row["tried"]), "asked": tuple(row["asked"])})
+    lists = {"tried": tuple(row["tried"]), "asked": tuple(row["asked"])}
+    return Notice(**_values(row, _NOTICE_FIELDS) | lists)
 
 
 def order_of(row: Any) -> Order:
-    return Order(**{name: row[name] for name in _ORDER_FIELDS})
+    return Order(**_values(row, _ORDER_FIELDS))
 
 
 def telling_of(row: Any) -> Telling:
-    return Telling(**{name: row[name] for name in _TELLING_FIELDS})
+    return Telling(**_values(row, _TELLING_FIELDS))
+
+
+def _values(row: Any, names: Sequence[str]) -> dict[str, Any]:
+    """asyncpg's own kind of UUID is none that goes into JSON."""
+    values = ((name, row[name]) for name in names)
+    return {name: UUID(int=value.int) if isinstance(value, UUID) else value for name, value in values}

@@ -22,6 +22,7 @@ from shared.security.access import scope_of
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.web.app import Asking, Body, allow, known_agency, router
+from shared.web.openapi import READS
 from shared.web.problem import Problem, Wrong, forbidden, invalid, not_found
 
 PAGE = 200
@@ -258,7 +259,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
             return Response(ii06a.as_csv(made), headers=headers, media_type="text/csv; charset=utf-8")
         return Response(ii06a.as_xlsx(made), headers=headers, media_type=ii06a.XLSX_TYPE)
 
-    @api.post("/v1/index766", tags=["index"])
+    @api.post("/v1/index766", tags=["index"], openapi_extra=READS)
     async def compute_index(who: Asking, body: ProvinceCounts) -> dict[str, Any]:
         """The index of Decision 766 from a province's counts."""
         formulas = formulas_on(datetime.now(UTC).date())

@@ -8,7 +8,9 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -68,15 +70,21 @@ def router() -> APIRouter:
     return APIRouter(route_class=ContractRoute)
 
 
-async def principal_of(request: Request) -> Principal:
+class _PrincipalOf(SecurityBase):
     """The principal that the gate let through; on an open path without a token there is none: 401."""
-    principal: Principal | None = request.state.principal
-    if principal is None:
-        raise Problem(401, "unauthorized", "This needs a bearer token.", headers={"WWW-Authenticate": "Bearer"})
-    return principal
+
+    def __init__(self) -> None:
+        self.model = HTTPBearerModel(bearerFormat="JWT")
+        self.scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> Principal:
+        principal: Principal | None = request.state.principal
+        if principal is None:
+            raise Problem(401, "unauthorized", "This needs a bearer token.", headers={"WWW-Authenticate": "Bearer"})
+        return principal
 
 
-Asking = Annotated[Principal, Depends(principal_of)]
+Asking = Annotated[Principal, Depends(_PrincipalOf())]
 
 
 def allow(principal: Principal, *roles: Role) -> None:
@@ -114,7 +122,7 @@ def make_app(title: str, description: str) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.router.route_class = ContractRoute
-    describe_by_contract(app, principal_of)
+    describe_by_contract(app)
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> Response:

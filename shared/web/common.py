@@ -21,6 +21,11 @@ from shared.web.ledger import envelope_to_json
 from shared.web.problem import Problem, not_found
 
 PAGE = 1000
+
+# What the OpenAPI document cannot see: other media types than JSON, other answers than 200.
+_METRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}}
+_SCHEMA: dict[int | str, dict[str, Any]] = {200: {"content": {"application/schema+json": {}}}}
+_UNWELL: dict[int | str, dict[str, Any]] = {503: {"description": "With the reasons.", "content": {"application/json": {}}}}
 LOG_PAGE = 10_000
 
 
@@ -30,19 +35,19 @@ def common_routes(service: Service) -> APIRouter:
     routes.include_router(docs_routes(service))
     store = service.store_queries
 
-    @routes.get("/healthz", tags=["probes"])
+    @routes.get("/healthz", tags=["probes"], responses=_UNWELL)
     async def healthz() -> Response:
         """200 while every loop makes progress, else 503 with what does not."""
         reasons = service.unhealthy()
         return JSONResponse({"status": "stuck" if reasons else "ok", "reasons": reasons}, 503 if reasons else 200)
 
-    @routes.get("/readyz", tags=["probes"])
+    @routes.get("/readyz", tags=["probes"], responses=_UNWELL)
     async def readyz() -> Response:
         """200 when requests can be answered, else 503 with why not. A line that is down does not count."""
         reasons = await service.unready()
         return JSONResponse({"status": "unready" if reasons else "ready", "reasons": reasons}, 503 if reasons else 200)
 
-    @routes.get("/metrics", tags=["probes"])
+    @routes.get("/metrics", tags=["probes"], response_class=Response, responses=_METRICS)
     async def metrics(request: Request) -> Response:
         """Prometheus text, or OpenMetrics when `Accept` asks for it."""
         wanted = service.settings.metrics_token
@@ -53,7 +58,7 @@ def common_routes(service: Service) -> APIRouter:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(service.metrics.registry), media_type=kind)
 
-    @routes.get("/schemas/{path:path}", tags=["contract"])
+    @routes.get("/schemas/{path:path}", tags=["contract"], response_class=Response, responses=_SCHEMA)
     async def schema(path: str, who: Asking) -> Response:
         """The JSON Schema that `ce_dataschema` names."""
         found = all_schemas().get(path)

@@ -4,18 +4,14 @@ Errors are problem documents, not FastAPI's own; whoever asks carries a bearer t
 If-Match where they change something that exists. An operation that posts only to ask says so with `openapi_extra=READS`.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
-from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 
 from shared.web.problem import PROBLEM_TYPE
 
 READS: Final[dict[str, Any]] = {"x-reads": True}
-"""For `openapi_extra`: this POST changes nothing."""
+"""For `openapi_extra`: this POST changes nothing, or, as imports do, knows by itself what came before."""
 
 METHODS: Final = ("get", "put", "post", "delete", "patch")
 
@@ -80,60 +76,35 @@ _IF_MATCH: Final = {
 }
 
 
-def describe_by_contract(app: FastAPI, needs_token: Callable[..., Any]) -> None:
-    """`app.openapi()` gives the document as the contract has it; `needs_token` is the dependency that asks for one."""
+def describe_by_contract(app: FastAPI) -> None:
+    """`app.openapi()` gives the document as the contract has it."""
+    as_fastapi_has_it = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-            )
-            app.openapi_schema = _finished(document, _with_token(app, needs_token))
+            _finish_all(as_fastapi_has_it())
+        assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _with_token(app: FastAPI, needs_token: Callable[..., Any]) -> set[tuple[str, str]]:
-    """The (path, method) of the operations that ask for a principal."""
-    return {
-        (route.path_format, method.lower())
-        for route in app.routes
-        if isinstance(route, APIRoute) and any(each.call is needs_token for each in _all(route.dependant))
-        for method in route.methods or ()
-    }
-
-
-def _all(dependant: Dependant) -> Iterator[Dependant]:
-    yield dependant
-    for inner in dependant.dependencies:
-        yield from _all(inner)
-
-
-def _finished(document: dict[str, Any], with_token: set[tuple[str, str]]) -> dict[str, Any]:
+def _finish_all(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     schemas["Problem"] = _PROBLEM
-    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     for path, item in document["paths"].items():
         for method in METHODS:
             if method in item:
-                _finish(item[method], path, method, needs_token=(path, method) in with_token)
-    return document
+                _finish(item[method], path, method)
 
 
-def _finish(operation: dict[str, Any], path: str, method: str, *, needs_token: bool) -> None:
+def _finish(operation: dict[str, Any], path: str, method: str) -> None:
     reads = operation.pop("x-reads", False) or method == "get"
     statuses = {401, 405, 422}  # a token that is sent must be good, also where none is asked for
-    if needs_token:
-        operation["security"] = [{"bearer": []}]
+    if operation.setdefault("security", []):
         statuses |= {403, 404}
-    else:
-        operation["security"] = []
     if "{" in path:
         statuses.add(404)
     if method != "get":

@@ -47,8 +47,17 @@ def test_a_token_is_printed_alone_and_is_good(up: Up) -> None:
     assert answer.status_code == 201
 
 
-@pytest.mark.parametrize("wrong", [("--role", "king"), ("--role", "desk"), ("--role", "leader", "--hours", "1"),
-                                   ("--role", "admin", "--agency", "no code"), ("--role", "admin", "--hours", "0"), ()])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (),
+        ("--role", "king"),
+        ("--role", "desk"),
+        ("--role", "leader", "--hours", "1"),
+        ("--role", "admin", "--agency", "no code"),
+        ("--role", "admin", "--hours", "0"),
+    ],
+)
 def test_a_token_that_makes_no_sense_is_wrong_use(up: Up, wrong: tuple[str, ...]) -> None:
     done = lienthong("token", *wrong, data=up.data)
     assert done.returncode == 2

@@ -1,7 +1,7 @@
 """`lienthong up`: ready, found, refused, ended."""
 
+import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -162,10 +162,13 @@ def test_an_orphan_of_a_killed_site_is_ended(tmp_path: Path) -> None:
         assert len(gone) == len(children)
 
 
-async def test_a_database_and_a_bus_of_ones_own_take_the_embedded_ones_place(up: Up, tmp_path: Path) -> None:
-    connection = await asyncpg.connect(up.ready["database"])
-    await connection.execute("CREATE DATABASE other")
-    await connection.close()
+def test_a_database_and_a_bus_of_ones_own_take_the_embedded_ones_place(up: Up, tmp_path: Path) -> None:
+    async def make_database() -> None:
+        connection = await asyncpg.connect(up.ready["database"])
+        await connection.execute("CREATE DATABASE other")
+        await connection.close()
+
+    asyncio.run(make_database())
     url = up.ready["database"].rsplit("/", 1)[0] + "/other"
     given = {
         "LIENTHONG_DATABASE_URL": url,
@@ -185,6 +188,6 @@ async def test_a_database_and_a_bus_of_ones_own_take_the_embedded_ones_place(up:
     assert ready["database"] == url
     assert ready["bus"] == up.ready["bus"]
     assert not (data / "postgres").exists()
-    os.kill(process.pid, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.books import Account, Hop, differing, unlike
+from deploy.cli.books import Account, Hop, differing, telling, unlike
 from deploy.cli.doctor import Verdict, keys, python, swap_years
 from deploy.demo.day import live_day
 from deploy.demo.play import chains_of, resolve
@@ -42,10 +42,14 @@ def test_keys_that_lag_or_are_missing_are_named() -> None:
 
 
 def test_a_parked_event_or_an_untold_act_is_not_reconciled() -> None:
-    assert Account([hop()], [], {"missing": []}).reconciled
+    hour = {"asked": 3, "notices": 1, "reasons": 1, "neither": 1}
+    untold = telling({"items": [hour], "missing": ["H55-260101-0001"]})
+    told = telling({"items": [hour | {"neither": 0, "notices": 2}], "missing": []})
+    assert (untold.events, untold.applied, untold.missing) == (3, 2, ["H55-260101-0001"])
+    assert Account([hop(), told], [], {}).reconciled
     assert not Account([hop(), hop(equal=False)], [], {}).reconciled
     assert not Account([hop()], [{"key": "H55-260101-0001"}], {}).reconciled
-    assert not Account([hop()], [], {"missing": ["H55-260101-0001"]}).reconciled
+    assert not Account([hop(), untold], [], {}).reconciled
 
 
 def test_a_hop_is_shown_with_from_and_to() -> None:
