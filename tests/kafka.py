@@ -4,6 +4,7 @@ Needs Java 17 and Maven. The jars are fetched once into a cache folder (LIENTHON
 """
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -58,11 +59,16 @@ def libraries() -> Path:
     return home
 
 
+_ports = itertools.count(20000 + os.getpid() % 1000 * 12)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below the ports that the system gives to clients: who comes back to its port must not find a client on it."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 @dataclass
@@ -84,32 +90,33 @@ class Kafka:
     size: int = 1
     heap: int = 512
     brokers: list[Broker] = field(default_factory=list)
+    cluster: str = field(default_factory=lambda: urlsafe_b64encode(uuid4().bytes).decode()[:22])
 
     @property
     def bootstrap(self) -> str:
         return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
 
     async def start(self) -> str:
-        home = libraries()
-        cluster = urlsafe_b64encode(uuid4().bytes).decode()[:22]
         self.brokers = [Broker(n, free_port(), free_port(), self.data / f"broker-{n}") for n in range(1, self.size + 1)]
         voters = ",".join(f"{b.number}@127.0.0.1:{b.controller_port}" for b in self.brokers)
         for broker in self.brokers:
             broker.folder.mkdir(parents=True, exist_ok=True)
             (broker.folder / "server.properties").write_text(self._properties(broker, voters))
-            await self._java(
-                home,
-                broker,
-                "kafka.tools.StorageTool",
-                "format",
-                "--cluster-id",
-                cluster,
-                "-c",
-                str(broker.folder / "server.properties"),
-                wait=True,
-            )
+            await self._format(broker)
         await asyncio.gather(*(self.start_broker(broker) for broker in self.brokers))
         return self.bootstrap
+
+    async def _format(self, broker: Broker) -> None:
+        configuration = str(broker.folder / "server.properties")
+        tool = ("kafka.tools.StorageTool", "format", "--cluster-id", self.cluster, "-c", configuration)
+        await self._java(libraries(), broker, *tool, wait=True)
+
+    async def empty(self, broker: Broker) -> None:
+        """kill -9 and another disk: it comes back with nothing, groups and topics are gone."""
+        await self.kill(broker)
+        shutil.rmtree(broker.folder / "logs")
+        await self._format(broker)
+        await self.start_broker(broker)
 
     async def start_broker(self, broker: Broker) -> None:
         """Starts one broker on its folder and waits until it takes connections."""

@@ -208,4 +208,4 @@ class Stack:
 
 async def _all_topics(bootstrap: str) -> None:
     """The embedded broker has its topics before any client can name them."""
-    await make_topics(bootstrap, {name: PARTITIONS for name in TOPICS})
+    await make_topics(bootstrap, dict.fromkeys(TOPICS, PARTITIONS))

@@ -63,10 +63,8 @@ def show(account: "Account", console: Console = out) -> None:
     ]
     table("Reconciliation", ("hop", "topic", "way", "events", "there", "equal", "missing"), rows, console)
     if account.told["asked"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in account.told["reasons"].items())
-        console.print(
-            f"Told: {account.told['notices']} of {account.told['asked']} acts{'; not told: ' + reasons if reasons else ''}."
-        )
+        why = "".join(f", {count} not: {reason}" for reason, count in account.told["reasons"].items())
+        console.print(f"Told: {account.told['notices']} of {account.told['asked']} acts{why}.")
     for item in account.parked:
         console.print(
             f"parked in {item['service']}: {item['topic']} {item['key']} at {item['sequence']}: {item['reason']}"

@@ -10,12 +10,13 @@ from pydantic import AfterValidator, model_validator
 from starlette.responses import Response
 
 from services.intake import acts
+from services.intake.deadlines import explained
 from services.intake.dossier import Actor, Dossier
 from services.intake.imports import Imports
 from services.intake.settings import IntakeSettings
 from services.intake.store import DOSSIER, Store
 from services.intake.writer import Command, Result, Writer, etag, local_text
-from shared.clock import deadline, sentences
+from shared.clock import deadline
 from shared.contracts.codes import AgencyCode, Name, Phone, check_dossier_code
 from shared.contracts.envelope import parse
 from shared.security.access import in_scope, scope_of, sees_personal_data
@@ -141,7 +142,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         tags=["imports"],
         response_class=Response,
         responses={200: {"content": {LINES: {}}}},
-        openapi_extra=READS | {"requestBody": {"required": True, "content": {LINES: {"schema": {"type": "string"}}}}},
+        openapi_extra=READS | {"requestBody": {"required": False, "content": {LINES: {"schema": {"type": "string"}}}}},
     )
     async def run_import(
         request: Request,
@@ -254,22 +255,11 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         )
         return {
             "code": code,
-            "due_at": local_text(dossier.due_at),
             "limit": dossier.limit.model_dump(mode="json"),
             "received_at": local_text(dossier.received_at),
-            "calendar": {"agency": found.calendar_agency, "version": found.calendar_version},
-            "provisional_year": found.provisional_year,
-            "explain": [
-                {
-                    "from": local_text(interval.start),
-                    "to": local_text(interval.end),
-                    "counted": interval.counted,
-                    "rule": interval.rule,
-                    "amount": float(interval.amount),
-                }
-                for interval in found.explain
-            ],
-            "sentences": sentences(found, dossier.limit, lang),
+            **explained(found, dossier.limit, lang),
+            # What was promised stands, also where a kept or rescheduled date differs from the plain count.
+            "due_at": local_text(dossier.due_at),
         }
 
     @api.get("/v1/accepted", tags=["internal"])

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Path, Query, Request
 from jinja2 import Environment, PackageLoader
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from services.intake import acts
@@ -27,7 +27,7 @@ from shared.service import Service
 from shared.store.pool import Connection
 from shared.web.app import Body, refused, router
 from shared.web.openapi import problem_response
-from shared.web.problem import Problem
+from shared.web.problem import Problem, Wrong
 from shared.web.writes import replayed, request_key
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -115,14 +115,16 @@ class CitizenRating(Body):
     level: Satisfaction
     quality: Satisfaction | None = None
     attitude: Satisfaction | None = None
-    complained: bool = False
+    complained: Annotated[bool, Field(strict=True)] = False
     comment: Text | None = None
 
 
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/html": {}, "application/json": {}}},
-    404: problem_response(404) | {"content": {"text/html": {}} | problem_response(404)["content"]},
-    429: problem_response(429) | {"content": {"text/html": {}} | problem_response(429)["content"]},
+    **{
+        status: problem_response(status) | {"content": {"text/html": {}} | problem_response(status)["content"]}
+        for status in (400, 404, 409, 412, 422, 429, 503)
+    },
 }
 _RATING_SCHEMA: Final = CitizenRating.model_json_schema()
 
@@ -207,8 +209,7 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
         as_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
         as_json = wants_json(request) or not as_form
         try:
-            given = _form(await request.body()) if as_form else await request.json()
-            rating = _checked(given)
+            rating = _checked(_form(await request.body()) if as_form else await _json(request))
             async with service.pool.acquire() as connection:
                 await opened(connection, code, rating.pin)
             command = Command(
@@ -246,6 +247,13 @@ def wants_json(request: Request) -> bool:
 def _throttled(seconds: float) -> Problem:
     headers = {"Retry-After": str(max(1, int(seconds)))}
     return Problem(429, "too-many-wrong-pins", "Too many wrong pins were tried for this code.", headers=headers)
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError:
+        raise Problem(400, "bad-json", "The body is no JSON.", [Wrong("not JSON", "")]) from None
 
 
 def _form(body: bytes) -> dict[str, Any]:

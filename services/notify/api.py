@@ -131,7 +131,7 @@ def routes(service: Service, store: Store) -> APIRouter:
         else:
             source, tones, parts = body.text or "", body.tones or "keep", 1
         values = {name: str(value) for name, value in body.data.items()}
-        message = text.message(text.render(source, values), tones, parts)
+        message = text.message(text.render(source, values.get), tones, parts)
         return {
             "text": message.text,
             "encoding": message.encoding,

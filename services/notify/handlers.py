@@ -24,7 +24,7 @@ from services.notify.notice import (
     planned,
     settled,
     superseded,
-    values_of,
+    value_of,
     way_to_tell,
 )
 from services.notify.postal import Kind, Order, wanted
@@ -305,9 +305,12 @@ class Handlers:
             except (UnknownAgency, UnknownProcedure):
                 return code
 
-        values = values_of(telling.dossier, telling.facts, template.lang, name_of, self._service.keys.track_pin)
+        def value(placeholder: str) -> str | None:
+            pin = self._service.keys.track_pin
+            return value_of(placeholder, telling.dossier, telling.facts, template.lang, name_of, pin)
+
         tones = template.tones if channel == "sms" else "keep"
-        return text.message(text.render(template.text, values), tones, template.parts)
+        return text.message(text.render(template.text, value), tones, template.parts)
 
     # -- the post
 

@@ -170,26 +170,35 @@ _RESULTS: Final[dict[Language, dict[str, str]]] = {
 }
 
 
-def values_of(
-    code: str, facts: dict[str, Any], lang: Language, name_of: Callable[[str, str], str], pin: Callable[[str], str]
-) -> dict[str, str]:
-    """The facts as a person reads them: local times, names, grouped amounts. What is not known is a dash.
+def value_of(
+    placeholder: str,
+    code: str,
+    facts: dict[str, Any],
+    lang: Language,
+    name_of: Callable[[str, str], str],
+    pin: Callable[[str], str],
+) -> str | None:
+    """A fact as a person reads it: local times, names, grouped amounts. What is not known is a dash.
 
     `name_of(kind, code)` names an agency or a procedure; `pin(code)` is the dossier's tracking pin.
     """
-    amount = facts.get("amount")
-    return {
-        "code": code,
-        "due": _local(facts.get("due")),
-        "previous_due": _local(facts.get("previous_due")),
-        "received": _local(facts.get("received")),
-        "agency": name_of("agency", facts["agency"]),
-        "procedure": name_of("procedure", facts["procedure"]),
-        "reason": facts.get("reason", "-"),
-        "amount": "-" if amount is None else f"{amount:,}".replace(",", "." if lang == "vi" else ","),
-        "result": _RESULTS[lang].get(facts.get("result", ""), "-"),
-        "pin": pin(code),
-    }
+    match placeholder:
+        case "code":
+            return code
+        case "pin":
+            return pin(code)
+        case "due" | "previous_due" | "received":
+            return _local(facts.get(placeholder))
+        case "agency" | "procedure":
+            return name_of(placeholder, facts[placeholder])
+        case "reason":
+            return str(facts.get("reason", "-"))
+        case "amount":
+            amount = facts.get("amount")
+            return "-" if amount is None else f"{amount:,}".replace(",", "." if lang == "vi" else ",")
+        case "result":
+            return _RESULTS[lang].get(facts.get("result", ""), "-")
+    return None
 
 
 def _local(instant: str | None) -> str:

@@ -244,19 +244,24 @@ class Store:
 
 
 def notice_of(row: Any) -> Notice:
-    lists = {"tried": tuple(row["tried"]), "asked": tuple(row["asked"])}
-    return Notice(**_values(row, _NOTICE_FIELDS) | lists)
+    values = {name: row[name] for name in _NOTICE_FIELDS}
+    values["id"], values["event"] = _uuid(row["id"]), _uuid(row["event"])
+    values["tried"], values["asked"] = tuple(row["tried"]), tuple(row["asked"])
+    return Notice(**values)
 
 
 def order_of(row: Any) -> Order:
-    return Order(**_values(row, _ORDER_FIELDS))
+    values = {name: row[name] for name in _ORDER_FIELDS}
+    values["id"], values["notice"] = _uuid(row["id"]), _uuid(row["notice"])
+    return Order(**values)
 
 
 def telling_of(row: Any) -> Telling:
-    return Telling(**_values(row, _TELLING_FIELDS))
+    values = {name: row[name] for name in _TELLING_FIELDS}
+    values["event"], values["met_by"] = _uuid(row["event"]), _uuid(row["met_by"])
+    return Telling(**values)
 
 
-def _values(row: Any, names: Sequence[str]) -> dict[str, Any]:
+def _uuid(value: UUID | None) -> UUID | None:
     """asyncpg's own kind of UUID is none that goes into JSON."""
-    values = ((name, row[name]) for name in names)
-    return {name: UUID(int=value.int) if isinstance(value, UUID) else value for name, value in values}
+    return None if value is None else UUID(int=value.int)

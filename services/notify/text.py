@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -22,10 +22,32 @@ _SINGLE: Final[dict[Encoding, int]] = {"gsm7": 160, "ucs2": 70}
 _PART: Final[dict[Encoding, int]] = {"gsm7": 153, "ucs2": 67}
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-# What a word processor makes of plain punctuation: without tones it is plain again.
-_PLAIN: Final = str.maketrans(
-    {"đ": "d", "Đ": "D", "“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "...", "\u00a0": " "}
-)
+_MARKS: Final = range(0x300, 0x370)
+_LATIN: Final = (*range(0xC0, 0x250), *range(0x1E00, 0x1F00))
+
+
+def _bare_letter(letter: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", letter) if ord(c) not in _MARKS)
+
+
+# What has no decomposition; and what a word processor makes of plain punctuation.
+_PLAIN: Final = {
+    "đ": "d",
+    "Đ": "D",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "\u00a0": " ",
+}
+_BARE: Final[dict[int, str | None]] = {
+    **{code: _bare_letter(chr(code)) for code in _LATIN},
+    **dict.fromkeys(_MARKS),
+    **{ord(letter): plain for letter, plain in _PLAIN.items()},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +61,9 @@ class Message:
     characters: int
 
 
-def render(template: str, values: Mapping[str, str]) -> str:
+def render(template: str, value: Callable[[str], str | None]) -> str:
     """The template with its placeholders filled; one that has no value stays as it stands."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+    return _PLACEHOLDER.sub(lambda match: match[0] if (found := value(match[1])) is None else found, template)
 
 
 def message(text: str, tones: Tones = "keep", parts: int = 1) -> Message:
@@ -57,8 +79,7 @@ def message(text: str, tones: Tones = "keep", parts: int = 1) -> Message:
 
 def without_tones(text: str) -> str:
     """Vietnamese in plain letters (đ is d): most texts are then GSM-7, and one part."""
-    bare = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
-    return unicodedata.normalize("NFC", bare).translate(_PLAIN)
+    return unicodedata.normalize("NFC", text).translate(_BARE)
 
 
 def encoding_of(text: str) -> Encoding:
@@ -68,7 +89,8 @@ def encoding_of(text: str) -> Encoding:
 def _measured(text: str) -> Message:
     encoding = encoding_of(text)
     if encoding == "gsm7":
-        characters = len(text) + sum(1 for c in text if c in _EXTENSION)
+        extended = 0 if _EXTENSION.isdisjoint(text) else sum(1 for c in text if c in _EXTENSION)
+        characters = len(text) + extended
     else:
         characters = len(text) + sum(1 for c in text if ord(c) > 0xFFFF)
     return Message(text, encoding, _parts(text, encoding, characters), characters)

@@ -153,13 +153,9 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         """Desk, officer and portal ask about their own scope; a leader about all, and about dossiers by name (`named`)
         in its subtree; auditor, operator and admin about everything."""
         allow(who, *READERS)
-        if who.role is Role.LEADER and named and who.agency is not None:
-            scope = directory().scope(who.agency, subtree=True)
-        elif who.role in OWN_SCOPE and (own := scope_of(who, directory())) is not None:
-            scope = own
-        else:
-            return
-        if not scope.issuperset(agencies):
+        bound = who.role in OWN_SCOPE or (who.role is Role.LEADER and named)
+        scope = scope_of(who, directory()) if bound else None
+        if scope is not None and not scope.issuperset(agencies):
             raise forbidden("This is outside what your token reaches.")
 
     async def fresh(connection: Any) -> dict[str, Any]:

@@ -1,5 +1,16 @@
--- All SQL of stats. A question has agencies, a start, the instant it is judged at and the instant it is known at;
--- {facts} is the table of dossiers, or the view of legs with the same columns; {side} is the agency that is meant.
+-- All SQL of stats. A question has agencies $1, a start $2, the instant it is judged at $3 and the instant it is known
+-- at $4. {seen} are the rectangles that it sees; {table} is that of dossiers, or the view of legs with the same columns;
+-- {side} is the agency that is meant.
+
+-- name: seen
+-- What was pending at that instant, and what had ended or been refused since the start: two ranges of two indexes.
+(SELECT * FROM {schema}.{table}
+ WHERE phase = 'pending' AND {side} = ANY ($1::text[])
+   AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4 AND known_to > $4
+ UNION ALL
+ SELECT * FROM {schema}.{table}
+ WHERE phase <> 'pending' AND {side} = ANY ($1::text[]) AND ended_at >= $2 AND ended_at <= $3
+   AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4 AND known_to > $4) seen
 
 -- name: dossiers_lock
 SELECT code, topic, agency, procedure, field, channel, state, confidential, began, acts
@@ -137,10 +148,8 @@ SELECT
     count(*) FILTER (WHERE received_at >= $2 AND listed AND digitised) AS digitised,
     sum(elapsed) AS elapsed,
     percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY elapsed) AS spread
-FROM {schema}.{facts}
-WHERE {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
-  AND (phase = 'pending' OR ended_at >= $2)
-  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+FROM {seen}
+WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
 
 -- name: figures_by
 -- The same counts for each agency ($7 'agency') or each field ($7 'field').
@@ -159,10 +168,8 @@ SELECT CASE $7::text WHEN 'agency' THEN {side} ELSE field END AS part,
     count(*) FILTER (WHERE phase = 'refused') AS refused,
     count(*) FILTER (WHERE phase <> 'refused' AND NOT repeated AND outcome IS DISTINCT FROM 'late'
                            AND NOT (phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3)))) AS in_time
-FROM {schema}.{facts}
-WHERE {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
-  AND (phase = 'pending' OR ended_at >= $2)
-  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+FROM {seen}
+WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
 GROUP BY 1 ORDER BY 1
 
 -- name: figures_index
@@ -181,9 +188,7 @@ SELECT
     count(*) FILTER (WHERE with_fee AND paid_online) AS paid_online,
     count(DISTINCT procedure) FILTER (WHERE with_fee) AS procedures_with_fee,
     count(DISTINCT procedure) FILTER (WHERE with_fee AND paid_online) AS procedures_paid_online
-FROM {schema}.fact
-WHERE agency = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
-  AND (phase = 'pending' OR ended_at >= $2)
+FROM {seen}
 
 -- name: extended
 SELECT count(DISTINCT code) FROM {schema}.extension
@@ -234,10 +239,8 @@ FROM standing WHERE agency = ANY ($1::text[]) AND filed IS NOT NULL AND (filed >
 
 -- name: behind
 -- The dossiers behind a number: $7 is the path of its cell, $8 the last code of the page before.
-SELECT code, agency, procedure, received_at, due_at, ended_at, outcome FROM {schema}.{facts}
-WHERE {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_to > $3 AND known_from <= $4 AND known_to > $4
-  AND (phase = 'pending' OR ended_at >= $2)
-  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+SELECT code, agency, procedure, received_at, due_at, ended_at, outcome FROM {seen}
+WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
   AND CASE $7::text
       WHEN 'received.total' THEN phase <> 'refused'
       WHEN 'received.online' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'online'

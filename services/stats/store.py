@@ -27,7 +27,7 @@ By = Literal["receiving", "deciding", "working"]
 
 SIDES = {"receiving": ("fact", "agency"), "deciding": ("fact", "deciding"), "working": ("working", "agency")}
 PARTS = (  # the statements that ask by a side
-    *("figures", "figures_by", "extended", "rated"),
+    *("figures", "figures_by", "figures_index", "extended", "rated"),
     *("behind", "behind_extended", "behind_rated"),
 )
 
@@ -65,8 +65,11 @@ class Store:
     def __init__(self, schema: str = "stats") -> None:
         self._queries = Queries("services.stats", schema)
         self._by = {
-            (name, by): self._queries[name].replace("{facts}", facts).replace("{side}", side)
-            for by, (facts, side) in SIDES.items()
+            (name, by): self._queries[name]
+            .replace("{seen}", self._queries["seen"])
+            .replace("{table}", table)
+            .replace("{side}", side)
+            for by, (table, side) in SIDES.items()
             for name in PARTS
         }
 
@@ -160,7 +163,7 @@ class Store:
         return await connection.fetch(self._by["figures_by", question.by], *question.parameters, part)
 
     async def figures_index(self, connection: Connection, question: Question) -> Any:
-        row = await connection.fetchrow(self._queries["figures_index"], *question.parameters[:4])
+        row = await connection.fetchrow(self._by["figures_index", "receiving"], *question.parameters[:4])
         assert row is not None
         return row
 

@@ -224,8 +224,12 @@ Instant = Annotated[
 ]
 """An RFC 3339 instant with an offset, kept in UTC."""
 
-Name = Annotated[str, _at_most(200), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 200})]
+_NOT_CONTROL: Final = r"[^\u0000-\u001f\u007f-\u009f]"
+_SEEN: Final = r"[^\s\u0000-\u001f\u007f-\u009f]"
+_TEXT_SCHEMA: Final = {"type": "string", "minLength": 1, "pattern": f"^{_NOT_CONTROL}*{_SEEN}{_NOT_CONTROL}*$"}
+
+Name = Annotated[str, _at_most(200), WithJsonSchema({**_TEXT_SCHEMA, "maxLength": 200})]
 """A name: 1 to 200 characters after trimming, no control characters."""
 
-Text = Annotated[str, _at_most(2000), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2000})]
+Text = Annotated[str, _at_most(2000), WithJsonSchema({**_TEXT_SCHEMA, "maxLength": 2000})]
 """Other text: 1 to 2,000 characters after trimming, no control characters."""

@@ -42,6 +42,10 @@ async def load(
         return version + 1, differences
 
 
+class NoBundle(LookupError):
+    """Nothing has been loaded yet: there are no agencies to work for."""
+
+
 class LiveDirectory:
     """The directory as it stands; a load on a running site is seen within the polling time, or at once by `refresh`."""
 
@@ -53,9 +57,9 @@ class LiveDirectory:
 
     @property
     def current(self) -> Directory:
-        """Raises LookupError before the first load."""
+        """Raises NoBundle before the first load."""
         if self._directory is None:
-            raise LookupError("no bundle has been loaded: lienthong site load FILE")
+            raise NoBundle("no bundle has been loaded: lienthong site load FILE")
         return self._directory
 
     @property

@@ -271,7 +271,7 @@ class Room(Protocol):
         """Deletes those of these records that wait: their keys have passed them."""
 
     async def empty(self, numbers: Sequence[int]) -> None:
-        """Deletes these records, whether they wait or are parked."""
+        """Deletes these records, whether they wait or are parked; what was remembered as unknown since stays."""
 
     async def left(self, name: Name) -> str | None:
         """What of the key is left in the waiting room: "parked", "gap" for what only waits, or None."""

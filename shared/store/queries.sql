@@ -159,6 +159,9 @@ SELECT number FROM {schema}.pending WHERE topic = $1 AND key = $2 AND state <> '
 SELECT CASE WHEN bool_or(state = 'parked') THEN 'parked' ELSE 'gap' END
 FROM {schema}.pending WHERE topic = $1 AND key = $2 AND state <> 'unknown' HAVING count(*) > 0
 
+-- name: pending_empty
+DELETE FROM {schema}.pending WHERE number = ANY ($1::bigint[]) AND state <> 'unknown'
+
 -- name: pending_passed
 DELETE FROM {schema}.pending WHERE number = ANY ($1::bigint[]) AND state = 'waiting'
 

@@ -47,7 +47,9 @@ class Bus(Protocol):
         """
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        """The next offset of each partition of those topics that exist."""
+        """The next offset of each partition of those topics that exist, as the broker lists it: it never goes back, but
+        the embedded broker counts the last batch as one record.
+        """
 
     async def ids(self, topics: Sequence[str]) -> dict[str, str]:
         """The id of those topics that exist: a topic that was lost and made again has another."""
@@ -94,7 +96,7 @@ class Relay:
         self.channel = f"{schema}_outbox"
         self.held: set[int] = set()
         self._ends: dict[Partition, int] = {}
-        self._ends_written: dict[Partition, int] = {}
+        self._listed: dict[Partition, int] = {}
         self._ids: dict[str, str] = {}
         self._emptied: set[str] = set()
         self._next_watch = 0.0
@@ -193,8 +195,8 @@ class Relay:
     async def _remember_bus(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """What was written down of the bus, by this relay or by the one before it."""
         rows = await connection.fetch(self._queries["bus_partitions"])
-        self._ends = {(row["topic"], row["partition"]): row["end_offset"] for row in rows}
-        self._ends_written = dict(self._ends)
+        self._listed = {(row["topic"], row["partition"]): row["end_offset"] for row in rows}
+        self._ends = dict(self._listed)
         self._ids = {row["topic"]: row["id"] for row in await connection.fetch(self._queries["bus_topics"])}
 
     async def _publish_page(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int:
@@ -216,14 +218,14 @@ class Relay:
     async def _watch(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Promise 6: what a bus that was emptied has lost is published again, before anything new.
 
-        A topic that we have seen and that does not exist, has another id, or whose end lies below what we have seen there,
-        has lost its records. The rebuild is written down before the topic is created, so that a crash in between changes
+        A topic that we have seen and that does not exist, has another id, or whose end lies below the one seen before, has
+        lost its records. The rebuild is written down before the topic is created, so that a crash in between changes
         nothing; it is written down for all shards: who holds the others may not have noticed.
         """
         ids = await self._bus.ids(self._topics)
         ends = await self._bus.ends(self._topics)
         missing = set(self._topics) - {topic for topic, _ in ends}
-        lower = {topic for (topic, number), end in ends.items() if end < self._ends.get((topic, number), 0)}
+        lower = {topic for (topic, number), end in ends.items() if end < self._listed.get((topic, number), 0)}
         other = {topic for topic in ids if self._ids.get(topic, ids[topic]) != ids[topic]}
         if emptied := sorted((missing & set(self._ids)) | lower | other | self._emptied):
             await connection.execute(
@@ -234,6 +236,7 @@ class Relay:
                 [family(topic) for topic in emptied],
             )
             log.warning("bus-emptied", service=self._schema, topics=emptied)
+            self._ends = {(topic, n): end for (topic, n), end in self._ends.items() if topic not in emptied}
             self._emptied.clear()
         if missing:
             await self._bus.create(sorted(missing))
@@ -242,9 +245,9 @@ class Relay:
         if new := {topic: ids[topic] for topic in ids if self._ids.get(topic) != ids[topic]}:
             await connection.execute(self._queries["bus_topic_put"], list(new), list(new.values()))
             self._ids |= new
-        self._ends = dict(ends)
-        if ends != self._ends_written:
-            self._ends_written = dict(ends)
+        self._ends = {partition: max(end, self._ends.get(partition, 0)) for partition, end in ends.items()}
+        if ends != self._listed:
+            self._listed = dict(ends)
             names = sorted(ends)
             await connection.execute(
                 self._queries["bus_partition_put"],

@@ -62,7 +62,7 @@ class RoomInPostgres:
 
     async def empty(self, numbers: Sequence[int]) -> None:
         if numbers:
-            await self._connection.execute(self._queries["pending_delete"], list(numbers))
+            await self._connection.execute(self._queries["pending_empty"], list(numbers))
 
     async def left(self, name: Name) -> str | None:
         left: str | None = await self._connection.fetchval(self._queries["pending_left"], *name)

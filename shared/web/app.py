@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from shared.contracts.codes import normalise_agency
+from shared.directory.store import NoBundle
 from shared.security.tokens import Principal, Role
-from shared.web.openapi import describe_by_contract
+from shared.store.pool import TRANSIENT_ERRORS, passes_by_itself
+from shared.web.openapi import describe_by_contract, methods_of
 from shared.web.problem import Problem, Wrong, forbidden, not_found, pointer_of
 
 log = structlog.get_logger("lienthong.web")
@@ -129,16 +131,32 @@ def make_app(title: str, description: str) -> FastAPI:
         return error.response()
 
     @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> Response:
+    async def plain(request: Request, error: HTTPException) -> Response:
         codes = {404: "not-found", 405: "method-not-allowed", 400: "bad-request", 413: "too-large"}
         detail = str(error.detail) if error.status_code != 400 else "The body is no JSON."
-        return Problem(
-            error.status_code, codes.get(error.status_code, "error"), detail, headers=dict(error.headers or {})
-        ).response()
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (allowed := methods_of(app, request.url.path)):
+            headers["Allow"] = ", ".join(allowed)
+        return Problem(error.status_code, codes.get(error.status_code, "error"), detail, headers=headers).response()
 
     @app.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> Response:
         return refused(error.errors()).response()
+
+    async def passing(request: Request, error: Exception) -> Response:
+        """What passes by itself: the client sends it again, under its key if it has one."""
+        if not passes_by_itself(error):
+            raise error
+        log.warning("not-now", path=request.scope.get("route_path"), error=type(error).__name__)
+        detail = "This cannot be done now; send it again."
+        return Problem(503, "not-now", detail, headers={"Retry-After": "1"}).response()
+
+    for kind in TRANSIENT_ERRORS:
+        app.add_exception_handler(kind, passing)
+
+    @app.exception_handler(NoBundle)
+    async def no_bundle(_: Request, error: NoBundle) -> Response:
+        return Problem(503, "no-bundle", str(error), headers={"Retry-After": "5"}).response()
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:

@@ -25,7 +25,9 @@ PAGE = 1000
 # What the OpenAPI document cannot see: other media types than JSON, other answers than 200.
 _METRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}}
 _SCHEMA: dict[int | str, dict[str, Any]] = {200: {"content": {"application/schema+json": {}}}}
-_UNWELL: dict[int | str, dict[str, Any]] = {503: {"description": "With the reasons.", "content": {"application/json": {}}}}
+_UNWELL: dict[int | str, dict[str, Any]] = {
+    503: {"description": "With the reasons.", "content": {"application/json": {}}}
+}
 LOG_PAGE = 10_000
 
 
@@ -71,7 +73,7 @@ def common_routes(service: Service) -> APIRouter:
         who: Asking,
         topic: str,
         key: str,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
         limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
     ) -> dict[str, Any]:
         """The events of a key above a sequence, in order: for the services of this site."""
@@ -85,7 +87,7 @@ def common_routes(service: Service) -> APIRouter:
         who: Asking,
         topics: str,
         after_key: str = "",
-        after_sequence: Annotated[int, Query(ge=0)] = 0,
+        after_sequence: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
         after_family: str = "",
         limit: Annotated[int, Query(ge=1, le=LOG_PAGE)] = LOG_PAGE,
     ) -> Response:

@@ -4,6 +4,8 @@ Errors are problem documents, not FastAPI's own; whoever asks carries a bearer t
 If-Match where they change something that exists. An operation that posts only to ask says so with `openapi_extra=READS`.
 """
 
+import re
+from functools import cache
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -12,6 +14,9 @@ from shared.web.problem import PROBLEM_TYPE
 
 READS: Final[dict[str, Any]] = {"x-reads": True}
 """For `openapi_extra`: this POST changes nothing, or, as imports do, knows by itself what came before."""
+
+WITHOUT_KEYS: Final = frozenset({"internal", "operators", "callbacks"})
+"""Tags of operations that are not a client's writes: they do the same when they come twice."""
 
 METHODS: Final = ("get", "put", "post", "delete", "patch")
 
@@ -102,6 +107,7 @@ def _finish_all(document: dict[str, Any]) -> None:
 
 def _finish(operation: dict[str, Any], path: str, method: str) -> None:
     reads = operation.pop("x-reads", False) or method == "get"
+    keyless = reads or not WITHOUT_KEYS.isdisjoint(operation.get("tags", ()))
     statuses = {401, 405, 422}  # a token that is sent must be good, also where none is asked for
     if operation.setdefault("security", []):
         statuses |= {403, 404}
@@ -110,13 +116,34 @@ def _finish(operation: dict[str, Any], path: str, method: str) -> None:
     if method != "get":
         statuses |= {400, 413, 415}
     if not reads:
-        statuses |= {409, 412, 503} if "{" in path else {409, 503}
+        statuses |= {409, 503}
+    if not keyless:
+        statuses |= {412} if "{" in path else set()
         headers = [_IDEMPOTENCY_KEY, _IF_MATCH] if "{" in path else [_IDEMPOTENCY_KEY]
         operation.setdefault("parameters", []).extend(headers)
     responses = operation["responses"]
-    responses.pop("422", None)
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
     for status in sorted(statuses):
         responses.setdefault(str(status), problem_response(status))
+
+
+def methods_of(app: FastAPI, path: str) -> list[str]:
+    """The methods of the resource at a path, over all its routes: what `Allow` lists. A literal path is no parameter."""
+    paths = app.openapi()["paths"]
+    templates = [template for template in paths if _pattern(template).fullmatch(path)]
+    if not templates:
+        return []
+    item = paths[min(templates, key=lambda template: template.count("{"))]
+    return sorted(method.upper() for method in METHODS if method in item)
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """The paths of a template; a parameter named `path` takes slashes too."""
+    parts = re.split(r"(\{\w+\})", template)
+    kinds = {"{path}": ".+"}
+    return re.compile("".join(kinds.get(part, "[^/]+") if part.startswith("{") else re.escape(part) for part in parts))
 
 
 def problem_response(status: int) -> dict[str, Any]:

@@ -137,7 +137,6 @@ class Provider:
                 await asyncio.wait([first], timeout=2.0)
         if mode.hangs:
             await changed.wait()
-            return JSONResponse({}, 503)
         await asyncio.sleep(mode.delay)
         return JSONResponse({"id": identity})
 

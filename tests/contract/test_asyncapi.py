@@ -150,7 +150,10 @@ def test_examples_are_what_the_service_itself_would_read(service: str) -> None:
 
 def test_every_event_type_is_described_with_an_example() -> None:
     described = {
-        message["title"]: message for service in SERVICES for _, name, message in messages(document(service)) if "title" in message
+        message["title"]: message
+        for service in SERVICES
+        for _, name, message in messages(document(service))
+        if "title" in message
     }
     assert set(described) == set(EVENTS) - {"watermark.advanced"}
     assert all(message["examples"] for message in described.values())

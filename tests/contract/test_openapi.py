@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from deploy.site import create
+from shared.security.tokens import Role
 from shared.service import SERVICES, Service
 from shared.web.openapi import METHODS
 
@@ -39,7 +40,7 @@ def test_every_operation_says_who_may_and_how_it_fails(name: str) -> None:
             wanted |= {"400", "413", "415"}
         assert wanted <= set(operation["responses"]), (path, method)
         for status, response in operation["responses"].items():
-            if status >= "400" and not (path in ("/healthz", "/readyz")):
+            if status >= "400" and path not in ("/healthz", "/readyz"):
                 assert "application/problem+json" in response["content"], (path, method, status)
 
 
@@ -81,3 +82,24 @@ async def test_docs_load_everything_from_the_same_service_without_a_token(name: 
         assert 'url: "openapi.json"' in script
         assert (await http.get("/docs/other.js")).status_code == 404
         assert (await http.get("/asyncapi.json")).json()["asyncapi"] == "3.0.0"
+
+
+async def test_a_wrong_method_is_told_all_that_the_path_takes() -> None:
+    intake = service("intake")
+    token = {"authorization": f"Bearer {intake.tokens.issue(Role.ADMIN)}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(intake.asgi), base_url="http://intake") as http:
+        for path, allowed in (
+            ("/v1/petitions", "GET, POST"),
+            ("/v1/dossiers", "GET, POST"),
+            ("/track/H55-260101-0001", "GET, POST"),
+            ("/v1/deadlines", "POST"),
+            ("/v1/dossiers/search", "POST"),
+            ("/schemas/public/dossier.received.v1.json", "GET"),
+            ("/docs", "GET"),
+        ):
+            answer = await http.delete(path, headers=token)
+            assert (answer.status_code, answer.headers["allow"], answer.json()["code"]) == (
+                405,
+                allowed,
+                "method-not-allowed",
+            )

@@ -26,8 +26,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 async def site(backing: Backing) -> AsyncIterator[RunningSite]:
-    """Intake alone, for all tests of a module."""
-    async with running_site(backing, *real_services("intake"), tick_seconds=0.1) as running:
+    """Intake alone, for all tests of a module; due dates are not looked at."""
+    async with running_site(backing, *real_services("intake"), tick_seconds=3600) as running:
         yield running
 
 
@@ -125,6 +125,15 @@ async def history(who: httpx.AsyncClient, code: str) -> list[dict[str, Any]]:
         cursor = page["next_cursor"]
         if cursor is None:
             return items
+
+
+def numbers(codes: list[str]) -> dict[str, list[int]]:
+    """The numbers issued, by agency and day."""
+    found: dict[str, list[int]] = {}
+    for code in codes:
+        name, _, number = code.rpartition("-")
+        found.setdefault(name, []).append(int(number))
+    return {name: sorted(each) for name, each in found.items()}
 
 
 def ndjson(lines: Iterable[Any]) -> bytes:

@@ -75,7 +75,7 @@ class MemoryRoom:
         self.rows = [row for row in self.rows if row.number not in numbers or row.state != "waiting"]
 
     async def empty(self, numbers: Sequence[int]) -> None:
-        self.rows = [row for row in self.rows if row.number not in numbers]
+        self.rows = [row for row in self.rows if row.number not in numbers or row.state == "unknown"]
 
     async def left(self, name: Name) -> str | None:
         states = {row.state for row in self.rows if row.name == name and row.state != "unknown"}

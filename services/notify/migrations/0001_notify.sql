@@ -44,7 +44,6 @@ CREATE TABLE telling (
 CREATE INDEX telling_contact ON telling (contact_ref);
 CREATE INDEX telling_dossier ON telling (dossier);
 CREATE INDEX telling_decide ON telling (decide_by);
-CREATE INDEX telling_recorded ON telling (recorded);
 
 -- Promise 9: an act that asked for a notice and got none, with the reason.
 CREATE TABLE untold (
@@ -54,7 +53,6 @@ CREATE TABLE untold (
     recorded timestamptz NOT NULL,
     reason   text NOT NULL
 );
-CREATE INDEX untold_dossier ON untold (dossier);
 CREATE INDEX untold_recorded ON untold USING brin (recorded);
 
 -- Recipient and text lie sealed under the person's own data key, until they are too old or the person is erased.
@@ -97,7 +95,6 @@ CREATE TABLE notice (
 -- Promise 9, told once: one notice per event, recipient and channel.
 CREATE UNIQUE INDEX notice_once ON notice (event, recipient, channel);
 CREATE INDEX notice_dossier ON notice (dossier, id);
-CREATE INDEX notice_agency ON notice (agency, id);
 CREATE INDEX notice_act_recorded ON notice USING brin (act_recorded);
 CREATE INDEX notice_unsent ON notice (recipient, channel, id) WHERE state IN ('planned', 'held');
 CREATE INDEX notice_due ON notice (id) WHERE due;
@@ -131,7 +128,6 @@ CREATE TABLE postal_order (
     changed_at     timestamptz
 );
 CREATE INDEX postal_order_dossier ON postal_order (dossier, id);
-CREATE INDEX postal_order_agency ON postal_order (agency, id);
 CREATE INDEX postal_order_contact ON postal_order (contact_ref);
 CREATE INDEX postal_order_due ON postal_order (id) WHERE due;
 CREATE INDEX postal_order_next ON postal_order (next_at) WHERE next_at IS NOT NULL;

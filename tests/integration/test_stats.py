@@ -1,0 +1,328 @@
+"""stats on a running site: what intake publishes is counted, shown, published and rebuilt."""
+
+import csv
+import io
+import random
+import zipfile
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from xml.etree import ElementTree
+
+import httpx
+import orjson
+import pytest
+
+from services.stats.rebuild import rebuild
+from services.stats.store import Store
+from shared.contracts.codes import LOCAL_ZONE, uuid7
+from shared.contracts.envelope import Envelope
+from shared.contracts.events import (
+    DocumentArrived,
+    DocumentFinished,
+    EventData,
+    PetitionAnswered,
+    PetitionFiled,
+    TransferCompleted,
+    TransferDelivered,
+)
+from shared.security.tokens import Role
+from tests.harness import Backing, RunningSite, real_services, running_site
+from tests.property.indicator_register import Life, Told, register
+
+MARCH = {"from": "2026-03-01", "to": "2026-03-31"}
+COMMUNE = "H55.242"
+RESTATED = "SELECT number, dossier, from_day, to_day, changes, event, known FROM stats.restatement ORDER BY number"
+
+
+@pytest.fixture
+async def site(backing: Backing) -> AsyncIterator[RunningSite]:
+    async with running_site(backing, *real_services("intake", "routing", "stats")) as site:
+        await site.reading()
+        yield site
+
+
+async def publish(site: RunningSite, lives: Sequence[tuple[str, Sequence[Told]]]) -> None:
+    """Lets intake record these events, as if its own decisions had made them."""
+    envelopes = [told.envelope for _, events in lives for told in events]
+    await append(site, "intake", envelopes)
+    await counted(site, {events[0].envelope.subject: len(events) for _, events in lives})
+
+
+async def append(site: RunningSite, owner: str, envelopes: Sequence[Envelope]) -> None:
+    service = site.services[owner]
+    async with service.pool.acquire() as connection, connection.transaction():
+        await service.log.append(connection, envelopes)
+    service.wake()
+
+
+async def counted(site: RunningSite, heads: dict[str, int]) -> None:
+    async def reached() -> Any:
+        rows = await site.fetch("SELECT key, sequence FROM stats.inbox WHERE key = ANY ($1)", list(heads))
+        return {row["key"]: row["sequence"] for row in rows} == heads
+
+    await site.until(reached)
+
+
+def of(topic: str, key: str, sequence: int, data: EventData, at: datetime) -> Envelope:
+    return Envelope(topic, uuid7(), "/sites/H55/routing", data.short, key, at, at, sequence, "live", data.to_json())
+
+
+async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
+    answer = await client.get(path, params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_counts_shows_and_rebuilds(site: RunningSite) -> None:
+    await publish(site, register(7, 40))
+    client = site.client("stats")
+    root = "H55"
+    figures = await get(client, "/v1/indicators", agency=root, subtree="true", **MARCH)
+    assert figures["received"]["total"] == figures["resolved"]["total"] + figures["pending"]["total"] > 0
+    assert figures["as_of"] == "2026-03-31T23:59:59.999999+07:00"
+    assert set(figures["freshness"]) == {"complete_to", "sites"}
+    behind = await get(client, "/v1/indicators/dossiers", agency=root, subtree="true", cell="received.total", **MARCH)
+    assert len(behind["items"]) == figures["received"]["total"]
+    assert all(item["code"] for item in behind["items"])
+
+    first = await get(
+        client, "/v1/indicators/dossiers", agency=root, subtree="true", cell="received.total", limit=3, **MARCH
+    )
+    more = await get(
+        client,
+        "/v1/indicators/dossiers",
+        agency=root,
+        subtree="true",
+        cell="received.total",
+        cursor=first["next_cursor"],
+        limit=1000,
+        **MARCH,
+    )
+    assert first["items"] + more["items"] == behind["items"]
+
+    report = await get(client, "/v1/reports/II.06a", agency=root, subtree="true", **MARCH)
+    assert report["total"]["received"]["total"] == figures["received"]["total"]
+    assert report["total"]["resolved"]["late"] == figures["resolved"]["late"]
+    await _same_rows_in_csv_and_xlsx(client, report, root)
+
+    live = await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1")
+    done = (await client.post("/v1/rebuild")).json()
+    assert done["equal"] is True, done
+    assert done["dossiers"] == 40
+    assert await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1") == live
+
+
+async def _same_rows_in_csv_and_xlsx(client: httpx.AsyncClient, report: dict[str, Any], root: str) -> None:
+    question = {"agency": root, "subtree": "true", **MARCH}
+    text = (await client.get("/v1/reports/II.06a", params={**question, "format": "csv"})).content
+    assert text.startswith(b"\xef\xbb\xbf")
+    rows = list(csv.reader(io.StringIO(text.decode("utf-8-sig"))))
+    assert {len(row) for row in rows} == {13}
+    assert len(rows) == len(report["rows"]) + 2
+    assert rows[-1][2] == str(report["total"]["received"]["total"])
+    book = (await client.get("/v1/reports/II.06a", params={**question, "format": "xlsx"})).content
+    sheet = ElementTree.fromstring(zipfile.ZipFile(io.BytesIO(book)).read("xl/worksheets/sheet1.xml"))
+    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+    lines = [
+        ["".join(part.text or "" for part in cell.iter() if part.tag in (f"{space}t", f"{space}v")) for cell in row]
+        for row in sheet.iter(f"{space}row")
+    ]
+    assert lines[1:-1] == rows[1:-1]
+
+
+async def test_rebuild_names_and_mends_what_differs(site: RunningSite) -> None:
+    lives = register(11, 20)
+    await publish(site, lives)
+    live = await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1")
+    code = await site.value("SELECT code FROM stats.fact WHERE phase = 'ended' LIMIT 1")
+    lost = await site.value("SELECT code FROM stats.fact WHERE code <> $1 LIMIT 1", code)
+    await site.fetch("UPDATE stats.fact SET outcome = 'late', elapsed = 1 WHERE code = $1 AND phase = 'ended'", code)
+    for table in ("fact", "dossier", "rating", "extension"):
+        await site.fetch(f"DELETE FROM stats.{table} WHERE code = $1", lost)
+    await site.fetch("DELETE FROM stats.inbox WHERE key = $1", lost)
+    await site.fetch(
+        "INSERT INTO stats.dossier SELECT 'H55.242-260101-9999', topic, agency, procedure, field, channel, state,"
+        " confidential, began, acts FROM stats.dossier LIMIT 1"
+    )
+    before = await site.fetch(RESTATED)
+    report = await rebuild(site.services["stats"], Store())
+    assert {entry["key"] for entry in report.differences} == {code, lost, "H55.242-260101-9999"}
+    assert await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1") == live
+    assert await site.fetch(RESTATED) == before
+    assert (await rebuild(site.services["stats"], Store())).differing == 0
+
+
+async def test_a_late_act_restates_what_was_asked(site: RunningSite) -> None:
+    life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+    life.now = datetime(2026, 3, 3, 3, tzinfo=UTC)
+    life.receive()
+    agency, code = life.agency, life.code
+    await publish(site, [(agency, life.events)])
+    client = site.client("stats")
+    period = {"from": "2026-03-01", "to": "2026-03-10"}
+    before = await get(client, "/v1/indicators", agency=agency, **period)
+    assert before["pending"]["total"] == 1
+    life.now += timedelta(minutes=1)
+    life.recorded = datetime.now(UTC)
+    life.stop()
+    late = life.events[-1].envelope
+    await append(site, "intake", [late])
+    await counted(site, {code: 2})
+    after = await get(client, "/v1/indicators", agency=agency, **period)
+    assert after["resolved"]["total"] == 1
+    assert await get(client, "/v1/indicators", agency=agency, known_at=before["known_at"], **period) == {
+        **before,
+        "freshness": after["freshness"],
+    }
+    items = (await get(client, "/v1/restatements", agency=agency))["items"]
+    asked = next(item for item in items if item["from"] == period["from"] and item["to"] == period["to"])
+    assert asked["dossier"] == code
+    assert asked["because"] == {"event": str(late.id), "type": "dossier.stopped"}
+    assert asked["changes"]["pending.total"] == -1
+    assert asked["changes"]["resolved.total"] == 1
+
+
+async def test_legs_documents_and_petitions(site: RunningSite) -> None:
+    client = site.client("stats")
+    now = datetime.now(UTC)
+    began = now - timedelta(days=2)
+    dossier, transfer, petition, document = f"{COMMUNE}-260301-0001", uuid7(), uuid7(), "H55.17/2026-03-01/12"
+    leg: dict[str, Any] = {
+        "transfer": transfer,
+        "dossier": dossier,
+        "step": 1,
+        "from": COMMUNE,
+        "to": "H55.17",
+        "attempt": 1,
+        "due_at": began + timedelta(hours=1),
+        "agency": COMMUNE,
+    }
+    paper: dict[str, Any] = {"document": document, "number": "12", "date": "2026-03-01", "kind": 0, "from": "H55.17"}
+    await append(
+        site,
+        "routing",
+        [
+            of("lienthong.transfer.v1", dossier, 1, TransferDelivered(**leg), began),
+            of(
+                "lienthong.transfer.v1",
+                dossier,
+                2,
+                TransferCompleted(**leg, result="granted"),
+                now - timedelta(hours=1),
+            ),
+            of(
+                "lienthong.document.v1", document, 1, DocumentArrived(**paper, to=COMMUNE, state="01", title="x"), began
+            ),
+            of("lienthong.document.v1", document, 2, DocumentFinished(**paper, to=COMMUNE, state="06"), now),
+        ],
+    )
+    filed = PetitionFiled(petition=petition, agency=COMMUNE, kind="complaint", due_at=now + timedelta(days=9))
+    answered = PetitionAnswered(petition=petition, agency=COMMUNE, on_time=True)
+    await append(
+        site,
+        "intake",
+        [
+            of("lienthong.petition.v1", str(petition), 1, filed, began),
+            of("lienthong.petition.v1", str(petition), 2, answered, now),
+        ],
+    )
+    await counted(site, {dossier: 2, document: 2, str(petition): 2})
+    days = {"from": f"{began.astimezone(LOCAL_ZONE):%Y-%m-%d}", "to": f"{now.astimezone(LOCAL_ZONE):%Y-%m-%d}"}
+    legs = await get(client, "/v1/indicators", agency="H55.17", by="working", **days)
+    assert legs["resolved"] == {"total": 1, "early": 0, "on_time": 0, "late": 1}
+    assert legs["received"]["total"] == 1
+    behind = await get(client, "/v1/indicators/dossiers", agency="H55.17", by="working", cell="resolved.late", **days)
+    assert [item["code"] for item in behind["items"]] == [dossier]
+    figures = await get(client, "/v1/indicators", agency=COMMUNE, **days)
+    assert figures["documents"] == {"received": 1, "sent": 0, "handled": 1}
+    index = await get(client, "/v1/index766", agency=COMMUNE, **days)
+    on_time = next(line for line in index["satisfaction"] if line["code"] == "PETITION_PROCESSING_ON_TIME")
+    assert (on_time["numerator"], on_time["denominator"], on_time["score"]) == (1, 1, 6)
+    assert index["group_scores"]["total"] is None
+    assert (await rebuild(site.services["stats"], Store())).differing == 0
+
+
+async def test_a_snapshot_is_published_without_small_groups(site: RunningSite) -> None:
+    await publish(site, register(5, 30))
+
+    async def told() -> Any:
+        records = await site.bus.records("lienthong.indicator.v1")
+        return [orjson.loads(r.value or b"") for r in records if r.key and r.key.startswith(COMMUNE.encode())]
+
+    snapshots: list[dict[str, Any]] = await site.until(told)
+    month = f"{datetime.now(LOCAL_ZONE):%Y-%m}"
+    current = [s for s in snapshots if s["from"] == f"{month}-01"]
+    assert current
+    for block in ("received", "resolved", "pending"):
+        assert all(n is None or n == 0 or n >= 5 for n in current[-1]["figures"][block].values())
+
+
+async def test_who_may_ask_what(site: RunningSite) -> None:
+    asked = {"agency": COMMUNE, **MARCH}
+    below = {"agency": "H55", "subtree": "true", **MARCH}
+    for role, agency, subtree, own, all_of_it in (
+        (Role.DESK, COMMUNE, False, 200, 403),
+        (Role.OFFICER, "H55.17", False, 403, 403),
+        (Role.LEADER, COMMUNE, False, 200, 200),
+        (Role.LEADER, "H55", True, 200, 200),
+        (Role.AUDITOR, None, False, 200, 200),
+        (Role.OPERATOR, None, False, 200, 200),
+        (Role.ADMIN, None, False, 200, 200),
+    ):
+        client = site.client("stats", role, agency, subtree=subtree)
+        for path in ("/v1/indicators", "/v1/reports/II.06a", "/v1/ranking", "/v1/index766"):
+            assert (await client.get(path, params=asked)).status_code == own, (role, path)
+            assert (await client.get(path, params=below)).status_code == all_of_it, (role, path)
+    leader = site.client("stats", Role.LEADER, COMMUNE)
+    assert (await leader.get("/v1/restatements", params={"agency": COMMUNE})).status_code == 200
+    assert (await leader.get("/v1/restatements", params={"agency": "H55"})).status_code == 403
+    assert (await site.client("stats", None).get("/v1/indicators", params=asked)).status_code == 401
+    assert (await site.client("stats", Role.DESK, COMMUNE).post("/v1/rebuild")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "status"),
+    [
+        ("/v1/indicators", {"agency": "H99", **MARCH}, 404),
+        ("/v1/indicators", {"agency": "not a code", **MARCH}, 422),
+        ("/v1/indicators", {"agency": COMMUNE, "from": "2026-03-02", "to": "2026-03-01"}, 422),
+        ("/v1/indicators", {"agency": COMMUNE, **MARCH, "as_of": "2026-02-01T00:00:00Z"}, 422),
+        ("/v1/indicators", {"agency": COMMUNE, **MARCH, "as_of": "2999-02-01T00:00:00Z"}, 422),
+        ("/v1/indicators", {"agency": COMMUNE, **MARCH, "as_of": "2026-03-05T00:00:00"}, 422),
+        ("/v1/indicators", {"agency": COMMUNE, "from": "2026-02-30", "to": "2026-03-01"}, 422),
+        ("/v1/indicators", {"agency": COMMUNE, **MARCH, "unknown": "1"}, 422),
+        ("/v1/indicators", {"agency": "000.00.42.H99", **MARCH}, 404),
+        ("/v1/indicators", MARCH, 422),
+        ("/v1/indicators/rolling", {"agency": COMMUNE, "window": "2h"}, 422),
+        ("/v1/indicators/rolling", {"agency": COMMUNE, "window": "24h"}, 200),
+        ("/v1/indicators/dossiers", {"agency": COMMUNE, **MARCH, "cell": "resolved.slow"}, 422),
+        ("/v1/reports/II.06a", {"agency": COMMUNE, **MARCH, "format": "pdf"}, 422),
+        ("/v1/freshness", {}, 200),
+    ],
+)
+async def test_questions_that_cannot_be_asked(
+    asking: httpx.AsyncClient, path: str, parameters: dict[str, str], status: int
+) -> None:
+    answer = await asking.get(path, params=parameters)
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        assert answer.json()["errors"]
+
+
+@pytest.fixture(scope="module")
+async def asking(backing: Backing) -> AsyncIterator[httpx.AsyncClient]:
+    async with running_site(backing, *real_services("stats")) as site:
+        yield site.client("stats")
+
+
+async def test_the_dashboard_is_open_and_self_contained(asking: httpx.AsyncClient) -> None:
+    async with httpx.AsyncClient(base_url=asking.base_url, trust_env=False) as anybody:
+        answer = await anybody.get("/")
+    assert answer.status_code == 200
+    page = answer.text
+    assert '<html lang="vi">' in page
+    assert "Thái Nguyên" in page
+    assert "<script" not in page
+    assert "src=" not in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
