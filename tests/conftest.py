@@ -3,9 +3,18 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
 from shared.service import SERVICES
 from tests.harness import Backing, RunningSite, backing_for_a_run, real_services, running_site, toy_services
+
+
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dataclasses import field as fresh
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 from uuid import UUID
@@ -331,7 +332,7 @@ def _received(
 ) -> ev.EventData:
     procedure = directory.procedure(dossier.procedure)
     calendar = directory.calendar_for(dossier.agency, at)
-    limit = Limit(value=procedure.limit.value, unit=Unit(procedure.limit.unit))
+    limit = _limit(procedure.limit.value, procedure.limit.unit)
     if kept_due is not None and kept_due < at:
         raise Refusal(422, "due-before-receipt", "The kept due date lies before the receipt.", "/due_at")
     try:
@@ -352,6 +353,11 @@ def _received(
     )
 
 
+@cache
+def _limit(value: Decimal, unit: str) -> Limit:
+    return Limit(value=value, unit=Unit(unit))
+
+
 def _plain(value: Decimal) -> int | float:
     return int(value) if value == int(value) else float(value)
 
@@ -368,8 +374,16 @@ class Decision:
     warnings: list[str] = fresh(default_factory=list)
 
 
-def decide(dossier: Dossier, op: str, body: acts.Act, actor: Actor, now: datetime, directory: Directory) -> Decision:
-    """One operation on a dossier that exists. Raises Refusal."""
+def decide(
+    dossier: Dossier,
+    op: str,
+    body: acts.Act,
+    actor: Actor,
+    now: datetime,
+    directory: Directory,
+    at: datetime | None = None,
+) -> Decision:
+    """One operation on a dossier that exists; `at`: when it happened, if the body does not say so. Raises Refusal."""
     if not dossier._may(op):
         raise Refusal(
             409,
@@ -378,7 +392,7 @@ def decide(dossier: Dossier, op: str, body: acts.Act, actor: Actor, now: datetim
             state=dossier.state,
             allowed=dossier.allowed(),
         )
-    at = time_of(body.at, dossier.last_at, actor, now, "/at")
+    at = time_of(body.at or at, dossier.last_at, actor, now, "/at")
     out = Decision([], at)
     try:
         _OPERATIONS[op](dossier, body, actor, now, directory, out)
@@ -744,7 +758,7 @@ def _fold_act(d: Dossier, data: ev.DossierEvent, at: datetime, mode: str) -> Non
         case ev.DossierReceived():
             d.received_at = at
             d.components = [_component(c) for c in data.components]
-            d.limit = Limit(value=Decimal(str(data.limit.value)), unit=Unit(data.limit.unit))
+            d.limit = _limit(Decimal(str(data.limit.value)), data.limit.unit)
             d.calendar = None if data.calendar is None else (data.calendar.agency, data.calendar.version)
             d.payment_pauses = data.payment_pauses
             d.kept_due = data.due_at if data.due_kept else None

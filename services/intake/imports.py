@@ -1,7 +1,7 @@
 """`POST /v1/imports`: lines of other systems' registers, each applied, known already, or refused by itself."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -139,19 +139,34 @@ class Imports:
                 number = await self._store.source_number(connection, source)
         answers: list[bytes] = []
         size = max(len(lines), 1) if dry_run else SLICE
-        for start in range(0, len(lines), size):
-            reads = []
-            for index, (line, raw) in enumerate(lines[start : start + size]):
-                if index % 100 == 99:
-                    await asyncio.sleep(0)  # requests are answered beside an import
-                reads.append(read_line(line, raw, number, actor, scope, mode))
-            commands = [read.command for read in reads if isinstance(read.command, Command)]
-            if dry_run:
-                results = iter(await self._writer.execute(commands, dry_run=True))
-            else:
-                results = iter(await self._writer.execute_apart(commands) if commands else [])
-            answers.extend(_answer(read, results) for read in reads)
+        under_way: asyncio.Task[list[bytes]] | None = None
+        try:
+            for start in range(0, len(lines), size):
+                reads = []
+                for index, (line, raw) in enumerate(lines[start : start + size]):
+                    if index % 50 == 49:
+                        await asyncio.sleep(0)  # requests are answered beside an import
+                    reads.append(read_line(line, raw, number, actor, scope, mode))
+                if under_way is not None:
+                    answers += await under_way
+                # While the database works on this slice, the next one is read.
+                under_way = asyncio.create_task(self._execute(reads, dry_run=dry_run))
+            if under_way is not None:
+                answers += await under_way
+        finally:
+            if under_way is not None:
+                under_way.cancel()
         return b"".join(answers)
+
+    async def _execute(self, reads: Sequence[Read], *, dry_run: bool) -> list[bytes]:
+        commands = [read.command for read in reads if isinstance(read.command, Command)]
+        results: list[Result] = []
+        if commands and dry_run:
+            results = await self._writer.execute(commands, dry_run=True)
+        elif commands:
+            results = await self._writer.execute_apart(commands)
+        answered = iter(results)
+        return [_answer(read, answered) for read in reads]
 
 
 def _answer(read: Read, results: Iterator[Result]) -> bytes:

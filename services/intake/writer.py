@@ -71,7 +71,7 @@ class Command:
 
 @dataclass(slots=True)
 class Result:
-    """What a command came to: exactly one of answer, problem, duplicate."""
+    """What a command came to: a problem, a stored answer, a duplicate; else `code` names the dossier it was done on."""
 
     answer: Answer | None = None
     problem: Problem | None = None
@@ -392,9 +392,7 @@ class Writer:
         if command.op == "correction":
             return await self._correct(connection, command, dossier, key, batch, directory)
         body = command.body
-        if body.at is None and command.at is not None:
-            body = body.model_copy(update={"at": command.at})
-        decision = decide(dossier, command.op, body, command.actor, batch.now, directory)
+        decision = decide(dossier, command.op, body, command.actor, batch.now, directory, command.at)
         self._apply(dossier, decision, batch, command.mode, key)
         if command.op == "rating" and body.comment is not None:
             batch.remarks.append((key, dossier.sequence, body.comment))
@@ -451,6 +449,8 @@ class Writer:
     def _done(
         self, command: Command, dossier: Dossier, decision: Decision, status: int, key: str | None = None
     ) -> Result:
+        if command.line is not None:
+            return Result(code=key or dossier.code)  # a line is answered by its code alone
         body: dict[str, Any] = {
             "code": dossier.code,
             "state": dossier.state,
@@ -557,7 +557,7 @@ class Writer:
             result.answer.body["code"] = result.code
             headers = result.answer.headers
             headers["ETag"] = etag(result.answer.body["version"])
-            if command.op in ("new", "submit") and command.line is None:
+            if command.op in ("new", "submit"):
                 result.answer.body["track_pin"] = self._service.keys.track_pin(result.code)
                 headers["Location"] = f"/v1/dossiers/{result.code}"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AfterValidator, Field, StringConstraints
 from starlette.responses import HTMLResponse, Response
 
@@ -95,29 +95,33 @@ def _a_day(value: Any) -> date:
 Period_ = Annotated[Asked, Depends(Asked)]
 
 
+Number = Annotated[int, Field(ge=0, strict=True)] | None
+Figure = Annotated[float, Field(ge=0, strict=True)] | None
+
+
 class Count(Body):
     code: Annotated[str, Field(max_length=100)]
-    numerator: Annotated[int, Field(ge=0)] | None
-    denominator: Annotated[int, Field(ge=0)] | None
+    numerator: Number
+    denominator: Number
 
 
 class ProgressCounts(Body):
-    received: Annotated[int, Field(ge=0)] | None
-    on_time: Annotated[int, Field(ge=0)] | None
-    overdue: Annotated[int, Field(ge=0)] | None = None
-    average_days: Annotated[float, Field(ge=0)] | None = None
+    received: Number
+    on_time: Number
+    overdue: Number = None
+    average_days: Figure = None
 
 
 class PaymentCounts(Body):
-    paid_online: Annotated[int, Field(ge=0)] | None
-    with_fee: Annotated[int, Field(ge=0)] | None
-    procedures_with_online_payment: Annotated[int, Field(ge=0)] | None
-    procedures_with_fee: Annotated[int, Field(ge=0)] | None
-    score: Annotated[float, Field(ge=0, le=10)] | None = None
+    paid_online: Number
+    with_fee: Number
+    procedures_with_online_payment: Number
+    procedures_with_fee: Number
+    score: Annotated[float, Field(ge=0, le=10, strict=True)] | None = None
 
 
 class GivenScores(Body):
-    online: Annotated[float, Field(ge=0, le=12)] | None = None
+    online: Annotated[float, Field(ge=0, le=12, strict=True)] | None = None
 
 
 class ProvinceCounts(Body):
@@ -256,7 +260,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         return Response(ii06a.as_xlsx(made), headers=headers, media_type=ii06a.XLSX_TYPE)
 
     @api.post("/v1/index766", tags=["index"], openapi_extra=READS)
-    async def compute_index(who: Asking, body: ProvinceCounts) -> dict[str, Any]:
+    async def compute_index(who: Asking, request: Request, body: ProvinceCounts) -> dict[str, Any]:
         """The index of Decision 766 from a province's counts."""
         formulas = formulas_on(datetime.now(UTC).date())
         wrongs: list[Wrong] = []
@@ -269,7 +273,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
                 seen.add(line.code)
         if wrongs:
             raise Problem(422, "unknown-metric", wrongs[0].detail, wrongs)
-        return index766(body.model_dump(exclude_unset=True), formulas)
+        return index766(await request.json(), formulas)  # as it was sent: the answer keeps its order
 
     @api.get("/v1/index766", tags=["index"])
     async def own(
@@ -347,7 +351,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
 
 def page(items: list[dict[str, Any]], limit: int, key: str) -> dict[str, Any]:
     """A list as the contract has it; with a limit of 0 it is whole."""
-    more = bool(limit) and len(items) == limit
+    more = bool(limit) and len(items) >= limit
     return {"items": items, "next_cursor": items[-1][key] if more else None}
 
 

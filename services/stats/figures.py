@@ -1,7 +1,7 @@
 """The figures as they are answered: counts of the store in the shapes of the contract."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -175,12 +175,12 @@ def ranking(rows: Sequence[Any], directory: Directory, formulas: Formulas, group
 
 async def freshness(connection: Connection, complete: str, site: str, topics: Sequence[str]) -> dict[str, Any]:
     """Up to which instant all that was recorded is counted: the lowest watermark; null while one has never come."""
-    rows = await connection.fetch(complete)
-    upto: dict[str, datetime] = {}
-    for row in rows:
-        upto[row["topic"]] = min(row["upto"], upto.get(row["topic"], row["upto"]))
-    known = [upto[topic] for topic in topics if topic in upto]
-    complete_to = local_text(min(known).astimezone(UTC)) if len(known) == len(topics) else None
+    marks: dict[str, list[datetime | None]] = {}
+    for row in await connection.fetch(complete):
+        marks.setdefault(row["topic"], []).append(row["upto"])
+    upto = [mark for topic in topics for mark in marks.get(topic, [None])]
+    known = [mark for mark in upto if mark is not None]
+    complete_to = local_text(min(known)) if len(known) == len(upto) else None
     return {"complete_to": complete_to, "sites": [{"site": site, "complete_to": complete_to}]}
 
 

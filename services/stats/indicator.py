@@ -505,6 +505,11 @@ class LegAct(NamedTuple):
 LEG_ACTS: Final = frozenset({"delivered", "refused", "completed", "returned", "recalled", "rerouted"})
 
 
+def in_order(acts: Iterable[LegAct]) -> list[LegAct]:
+    """As they were recorded: two topics may tell of one transfer, and nothing is promised of their order."""
+    return sorted(acts, key=lambda a: (a.recorded, a.happened, a.kind))
+
+
 def leg_segments(acts: Iterable[LegAct]) -> list[tuple[str, Segment]]:
     """A leg's segments, each with its agency: received when delivered, ended when completed or returned, due at its limit.
 
@@ -513,7 +518,7 @@ def leg_segments(acts: Iterable[LegAct]) -> list[tuple[str, Segment]]:
     from the local routing) counts as it was first known.
     """
     first: dict[str, LegAct] = {}
-    for act in sorted(acts, key=lambda a: (a.recorded, a.happened)):
+    for act in in_order(acts):
         first.setdefault(act.kind, act)
     made: list[tuple[str, Segment]] = []
     received: LegAct | None = None

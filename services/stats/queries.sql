@@ -238,7 +238,8 @@ SELECT count(*) AS counted, count(*) FILTER (WHERE coalesce(answered, $3) <= due
 FROM standing WHERE agency = ANY ($1::text[]) AND filed IS NOT NULL AND (filed >= $2 OR coalesce(answered, $3) >= $2)
 
 -- name: behind
--- The dossiers behind a number: $7 is the path of its cell, $8 the last code of the page before.
+-- The dossiers behind a number: $7 is the path of its cell, $8 the last code of the page before. The legs of one dossier
+-- stay on one page.
 SELECT code, agency, procedure, received_at, due_at, ended_at, outcome FROM {seen}
 WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
   AND CASE $7::text
@@ -265,7 +266,7 @@ WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
       WHEN 'on_time_share.numerator' THEN phase = 'ended' AND outcome <> 'late'
       ELSE false END
   AND code > $8
-ORDER BY code LIMIT $9
+ORDER BY code FETCH FIRST ($9) ROWS WITH TIES
 
 -- name: behind_extended
 SELECT DISTINCT code FROM {schema}.extension

@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from services.stats.handlers import document_row, leg_act, petition_row
-from services.stats.indicator import Contradiction, Dossier, Event, LegAct, Progress, instant_of, micros
+from services.stats.indicator import Contradiction, Dossier, Event, LegAct, Progress, in_order, instant_of, micros
 from services.stats.store import Store, acts_json, columns, counted_row, dossier_row, fact_row, leg_rows, rating_row
 from shared.service import Service
 from shared.store.inbox import Name, Place, PlaceMoved
@@ -245,7 +245,7 @@ async def _fold(keys: Keys, places: dict[Name, Place]) -> dict[str, list[tuple[A
             elif event.type.startswith("transfer.") and (act := leg_act(event)) is not None:
                 legs.setdefault(UUID(event.data["transfer"]), []).append(act)
         for transfer, acts in legs.items():
-            made["leg"].append((transfer, key, acts_json(acts)))
+            made["leg"].append((transfer, key, acts_json(in_order(acts))))
             made["leg_fact"] += [_everlasting(row, 4, 6) for row in leg_rows(transfer, key, acts)]
         if number % BREATH == BREATH - 1:
             await asyncio.sleep(0)

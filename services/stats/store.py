@@ -17,6 +17,7 @@ from services.stats.indicator import (
     Micros,
     Opened,
     Period,
+    in_order,
     instant_of,
     leg_rectangles,
 )
@@ -133,7 +134,7 @@ class Store:
             self._queries["legs_put"],
             [transfer for transfer, _, _ in legs],
             [dossier for _, dossier, _ in legs],
-            [acts_json(acts) for _, _, acts in legs],
+            [acts_json(in_order(acts)) for _, _, acts in legs],
         )
         await connection.execute(self._queries["leg_facts_empty"], [transfer for transfer, _, _ in legs])
         rows = [row for transfer, dossier, acts in legs for row in leg_rows(transfer, dossier, acts)]

@@ -31,7 +31,7 @@ class SiteKeys:
 
     def keyed_hash(self, purpose: str, text: str) -> str:
         """A hash that only this site can make: 64 hex digits."""
-        return hmac.new(self.hashing, f"{purpose}\0{text}".encode(), sha256).hexdigest()
+        return hmac.digest(self.hashing, f"{purpose}\0{text}".encode(), "sha256").hex()
 
     def track_pin(self, code: str) -> str:
         """The six digits on a dossier's receipt."""

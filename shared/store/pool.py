@@ -21,13 +21,15 @@ SETTINGS = {
 }
 
 # What passes by itself: the connection, the server's state, a deadlock or serialisation conflict, a full disk. When a line
-# breaks in the midst of a statement, asyncpg may call what follows on it an InternalClientError. Among InterfaceErrors asyncpg has one more, for a value that no column takes: `passes_by_itself` knows it apart.
+# breaks in the midst of a statement, asyncpg may call what follows on it an InternalClientError. Among InterfaceErrors it
+# has one more, for a value that no column takes: `passes_by_itself` knows it apart.
 TRANSIENT_ERRORS = (
     OSError,
     TimeoutError,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection says that was cut in the middle of a statement
     asyncpg.InternalClientError,
     asyncpg.exceptions.TransactionRollbackError,
     asyncpg.exceptions.InsufficientResourcesError,

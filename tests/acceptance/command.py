@@ -16,8 +16,10 @@ import httpx
 import psutil
 
 from deploy.demo.child import free_base_port
+from shared.bus.connection import BusSettings
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
+from tests.harness import RawBus
 
 COMMAND = str(Path(sys.executable).with_name("lienthong"))
 LONG = 60.0  # seconds that a condition may take on a busy machine
@@ -96,6 +98,10 @@ class Up:
     def http(self, service: str, role: Role = Role.ADMIN, agency: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token(role, agency)}"}
         return httpx.Client(base_url=self.url(service), headers=headers, timeout=30.0, trust_env=False)
+
+    def bus(self) -> RawBus:
+        """The bus by hand."""
+        return RawBus(BusSettings(self.ready["bus"], groups=False))
 
     async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
         connection = await asyncpg.connect(self.ready["database"], ssl=False)

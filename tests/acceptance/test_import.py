@@ -80,17 +80,10 @@ def test_refused_lines_are_corrected_in_their_report_and_sent_again(up: Up, tmp_
     person = body.pop("applicant")
     columns = ["op", "ref", "at", *body, *(f"applicant.{name}" for name in person), "level", "complained"]
     at = "2025-09-03T08:00:00+07:00"
+    applicant = {f"applicant.{name}": person[name] for name in person}
     rows = [
-        {"op": "receive", "ref": "1", "at": at, **body, **{f"applicant.{name}": person[name] for name in person}},
-        {
-            "op": "receive",
-            "ref": "2",
-            "at": at,
-            **body,
-            "applicant.kind": "citizen",
-            "applicant.name": "B",
-            "applicant.phone": "12",
-        },
+        {"op": "receive", "ref": "1", "at": at, **body, **applicant},
+        {"op": "receive", "ref": "2", "at": at, **body, **applicant, "applicant.phone": "12"},
         {"op": "resolution", "ref": "1", "at": "2025-09-03T09:00:00+07:00", "level": "satisfied"},
     ]
     with file.open("w", encoding="utf-8-sig", newline="") as stream:

@@ -57,6 +57,7 @@ class Struck:
     lasted: float
     recovered: float | None
     beside: list[str] = field(default_factory=list)
+    steps: dict[str, float] = field(default_factory=dict)  # seconds until it was answered, told, counted
 
 
 def chaos_bundle(folder: Path, provider: str) -> Path:
@@ -255,8 +256,9 @@ class Driver:
             self.findings.append(Finding("-", "-", f"the fault {fault.name} could not be done: {error!r}"))
         ended = time.monotonic()
         recovered: float | None = None
+        steps: dict[str, float] = {}
         try:
-            await self._probe(RECOVERS_WITHIN)
+            await self._probe(RECOVERS_WITHIN, steps)
             recovered = time.monotonic() - ended
         except TimeoutError as error:
             self.findings.append(
@@ -264,8 +266,9 @@ class Driver:
             )
         del self._active[f"{number} {fault.name}"]
         at = began - self._began
-        self.struck.append(Struck(number, fault.name, at, ended - began, recovered, beside))
+        self.struck.append(Struck(number, fault.name, at, ended - began, recovered, beside, steps))
         took = "never" if recovered is None else f"{recovered:.1f} s"
+        took += f" ({', '.join(f'{name} {seconds:.1f}' for name, seconds in steps.items())})"
         note = f" (beside {', '.join(beside)})" if beside else ""
         self.console.print(f"{self._clock()} {number:4} {fault.name}{note}: recovered {took}", highlight=False)
 
@@ -274,14 +277,20 @@ class Driver:
     def _clock(self) -> str:
         return f"{time.monotonic() - self._began:7.1f}"
 
-    async def _probe(self, within: float) -> None:
+    async def _probe(self, within: float, steps: dict[str, float] | None = None) -> None:
         """A dossier is received now; returns when its applicant is told and it is counted. Raises TimeoutError (code)."""
         self._probes += 1
-        code = "-"
+        code, began = "-", time.monotonic()
+        steps = {} if steps is None else steps
         try:
             async with asyncio.timeout(within):
                 code = (await self.load.receive(PROBE_DESK, self._probes)).code
-                while not (self._is_told(code) and await self._is_counted(code)):
+                steps["answered"] = time.monotonic() - began
+                while len(steps) < 3:
+                    if "told" not in steps and self._is_told(code):
+                        steps["told"] = time.monotonic() - began
+                    if "counted" not in steps and await self._is_counted(code):
+                        steps["counted"] = time.monotonic() - began
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise TimeoutError(code) from None

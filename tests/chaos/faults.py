@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -178,8 +179,15 @@ class Faults:
 
         def fill() -> None:
             with filler.open("wb", buffering=0) as file:
-                free = os.statvfs(filler.parent)
-                os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize))
+                end, piece = 0, 1 << 30
+                while piece >= 1 << 12:
+                    try:
+                        os.posix_fallocate(file.fileno(), end, piece)
+                        end += piece
+                    except OSError as error:
+                        if error.errno != errno.ENOSPC:
+                            raise
+                        piece >>= 1
 
         await asyncio.to_thread(fill)
         await asyncio.sleep(self.chance.uniform(2, 4))

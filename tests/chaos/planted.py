@@ -49,7 +49,7 @@ def relay_lock() -> None:
     from shared.store.relay import SHARDS, Relay
 
     async def take_locks(self: Any, connection: Any) -> bool:
-        new = self.held != set(SHARDS)
+        new: bool = self.held != set(SHARDS)
         self.held = set(SHARDS)
         return new
 

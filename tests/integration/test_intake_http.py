@@ -244,7 +244,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
 async def test_a_whole_life(desk: httpx.AsyncClient, officer: httpx.AsyncClient) -> None:
     code = (await received(desk))["code"]
     states = []
-    for who, op, body in [
+    life: list[tuple[httpx.AsyncClient, str, dict[str, Any]]] = [
         (officer, "start", {}),
         (desk, "supplement-request", {"reason": "thiếu"}),
         (desk, "supplement", {}),
@@ -256,7 +256,8 @@ async def test_a_whole_life(desk: httpx.AsyncClient, officer: httpx.AsyncClient)
         (officer, "resolution", {"result": "granted", "electronic": True, "ref": "s3://x", "digest": "abc"}),
         (desk, "return", {"by": "counter"}),
         (desk, "rating", {"level": "very_satisfied", "quality": "satisfied", "complained": False, "comment": "Tốt"}),
-    ]:
+    ]
+    for who, op, body in life:
         answer = await act(who, code, op, **body)
         assert answer.status_code == 200, (op, answer.text)
         found = answer.json()
@@ -442,8 +443,8 @@ async def test_a_key_that_still_runs_is_a_conflict(
 
 
 async def test_a_wrong_key(desk: httpx.AsyncClient) -> None:
-    for wrong in ("", "x" * 201, b"\xe9"):
-        answer = await desk.post("/v1/dossiers", json=dossier(), headers={"Idempotency-Key": wrong})
+    for wrong in (b"", b"x" * 201, b"\xe9"):
+        answer = await desk.post("/v1/dossiers", json=dossier(), headers=[(b"Idempotency-Key", wrong)])
         refused(answer, 422, "idempotency-key-invalid")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -36,7 +37,10 @@ from shared.directory.store import load
 from shared.security.keys import load_keys
 from shared.security.sealing import new_data_key, seal
 from shared.security.tokens import Role
+from shared.service import Service
+from shared.store.inbox import Apply, Inbox, record_of
 from shared.store.pool import connect
+from shared.store.room import RoomInPostgres
 from tests.harness import LONG, Backing, RunningSite, running_site
 
 T = TypeVar("T")
@@ -662,6 +666,45 @@ async def test_what_was_settled_while_it_was_held_is_not_sent(notify: RunningSit
         await reach(notify, moved.code, "sent", "superseded", "sent")
         await reach(notify, late.code, "sent", "superseded")
         assert len(sms.calls) == 4
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_the_same_is_planned_whatever_order_and_repetition(notify: RunningSite, seed: int) -> None:
+    chance = random.Random(seed)
+    await load_bundle(notify, quiet_hours=around_now(60, 60))
+    service = notify.services["notify"]
+    dossier = Intake(notify, f"H55.242-301012-{200 + seed:04}")
+    acts = [
+        dossier.received(),
+        dossier.supplement_requested(),
+        dossier.supplemented(),
+        dossier.extended(DUE + timedelta(days=1)),
+        dossier.extended(DUE + timedelta(days=2), DUE + timedelta(days=1)),
+        dossier.started(),
+        dossier.resolved(),
+    ]
+    # Each key in its order, the keys mixed, some again, cut into batches.
+    left, mixed = [list(acts), [dossier.contact(**CANARY)]], list[Envelope]()
+    while any(left):
+        mixed.append(chance.choice([each for each in left if each]).pop(0))
+        if chance.random() < 0.3:
+            mixed.append(chance.choice(mixed))
+    records = [record_of(each) for each in mixed]
+    while records:
+        cut = chance.randint(1, len(records))
+        async with service.pool.acquire() as connection, connection.transaction():
+            room = RoomInPostgres(connection, service.store_queries)
+            outcome = await Inbox(app_handlers(service)).process(room, connection, records[:cut])
+            assert outcome.parked == []
+        del records[:cut]
+    items = await reach(notify, dossier.code, "held", "superseded", "superseded", "held", "held")
+    assert [item["act"] for item in items] == ["received", "supplement-requested", "extended", "extended", "resolved"]
+
+
+def app_handlers(service: Service) -> Apply:
+    """The effect that the service's consumer has."""
+    assert service._apply is not None
+    return service._apply
 
 
 # ------------------------------------------------------------------------------------------------------------ crashes

@@ -27,11 +27,13 @@ from shared.contracts.events import (
     TransferDelivered,
 )
 from shared.security.tokens import Role
+from tests.contract.test_index766 import PUBLISHED, counts_of
 from tests.harness import Backing, RunningSite, real_services, running_site
 from tests.property.indicator_register import Life, Told, register
 
 MARCH = {"from": "2026-03-01", "to": "2026-03-31"}
 COMMUNE = "H55.242"
+JSON = {"content-type": "application/json"}
 RESTATED = "SELECT number, dossier, from_day, to_day, changes, event, known FROM stats.restatement ORDER BY number"
 
 
@@ -243,6 +245,16 @@ async def test_legs_documents_and_petitions(site: RunningSite) -> None:
     assert (await rebuild(site.services["stats"], Store())).differing == 0
 
 
+async def test_freshness_is_told_once_all_is_complete(site: RunningSite) -> None:
+    client = site.client("stats")
+
+    async def complete() -> Any:
+        return (await get(client, "/v1/freshness"))["complete_to"]
+
+    first: str = await site.until(complete)
+    assert datetime.fromisoformat(first).utcoffset() == timedelta(hours=7)
+
+
 async def test_a_snapshot_is_published_without_small_groups(site: RunningSite) -> None:
     await publish(site, register(5, 30))
 
@@ -312,6 +324,7 @@ async def test_questions_that_cannot_be_asked(
 
 @pytest.fixture(scope="module")
 async def asking(backing: Backing) -> AsyncIterator[httpx.AsyncClient]:
+    """One site for the questions that need no events; the tests with a site of their own stand above its first use."""
     async with running_site(backing, *real_services("stats")) as site:
         yield site.client("stats")
 
@@ -326,3 +339,21 @@ async def test_the_dashboard_is_open_and_self_contained(asking: httpx.AsyncClien
     assert "<script" not in page
     assert "src=" not in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+async def test_the_index_over_http(asking: httpx.AsyncClient) -> None:
+    for province in PUBLISHED:
+        counts = counts_of(province, given=True)
+        answer = await asking.post("/v1/index766", json=counts)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == province
+        counts["satisfaction"][0]["code"] = "SOMETHING_ELSE"
+        refused = await asking.post("/v1/index766", json=counts)
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["pointer"] == "/satisfaction/0/code"
+        counts = counts_of(province, given=True)
+        counts["progress"]["received"] = "many"
+        refused = await asking.post("/v1/index766", json=counts)
+        assert [wrong["pointer"] for wrong in refused.json()["errors"]] == ["/progress/received"]
+        assert (await asking.post("/v1/index766", json={**counts, "more": 1})).status_code == 422
+        assert (await asking.post("/v1/index766", content=b"[]", headers=JSON)).status_code == 422

@@ -1,0 +1,79 @@
+"""Which provider is asked, and how fast."""
+
+from services.notify.health import Health, Pace, choose, order_of
+from shared.directory.bundle import ProviderEntry
+
+
+def calls(health: Health, failed: int, well: int, at: float = 0.0) -> Health:
+    for number in range(failed + well):
+        health.end(health.begin(at), at, failed=number < failed)
+    return health
+
+
+def entries(*names: str, priority: int | None = None) -> list[ProviderEntry]:
+    return [ProviderEntry(name=name, kind="file", priority=priority) for name in names]
+
+
+def test_half_of_the_calls_failing_is_bad_and_forgotten_after_the_window() -> None:
+    health = Health(window=60, least=4, share=0.5)
+    assert calls(health, 1, 1).good(0)  # too few to say
+    assert not calls(health, 1, 1).good(1)
+    assert not health.good(60)
+    assert health.good(61)
+    assert calls(Health(least=4), 1, 3).good(0)
+
+
+def test_a_slow_call_counts_also_while_it_hangs() -> None:
+    health = Health(least=2, slow=5)
+    first, second = health.begin(0), health.begin(0)
+    assert health.good(5)
+    assert not health.good(5.1)
+    health.end(first, 6, failed=False)
+    health.end(second, 6, failed=False)
+    assert not health.good(7)
+    assert health.running == 0
+
+
+def test_the_bundles_order_then_health_and_nothing_when_all_look_bad() -> None:
+    three = entries("a", "b", "c")
+    assert order_of(three, {}, 0) == ["a", "b", "c"]
+    assert order_of(three, {"a": False, "b": True, "c": True}, 0) == ["b", "c", "a"]
+    assert order_of(three, {"a": False, "b": False, "c": False}, 7) == ["a", "b", "c"]
+
+
+def test_an_equal_priority_takes_turns() -> None:
+    mixed = [*entries("a"), *entries("b", "c", priority=1), *entries("d", priority=2)]
+    assert order_of(mixed, {}, 0) == ["a", "b", "c", "d"]
+    assert order_of(mixed, {}, 1) == ["a", "c", "b", "d"]
+
+
+def test_choice() -> None:
+    assert choose(["a", "b"], (), None) == "a"
+    assert choose(["a", "b"], ("a",), None) == "b"
+    assert choose(["a", "b"], ("a", "b"), None) is None
+    assert choose(["a", "b"], (), "b") == "b"
+    assert choose(["a"], (), "gone") is None
+
+
+def test_no_second_holds_more_calls_than_the_pace_allows() -> None:
+    pace, begun, now = Pace(5), list[float](), 0.0
+    while now < 10:
+        while pace.free(now) > 0:
+            pace.take(now)
+            begun.append(now)
+        assert pace.wait(now) > 0
+        now += 0.01
+    assert len(begun) > 40
+    assert all(sum(1 for other in begun if each <= other < each + 1) <= 5 for each in begun)
+
+
+def test_a_pace_below_one_a_second_and_none() -> None:
+    pace = Pace(0.5)
+    pace.take(0.0)
+    assert pace.free(1.9) == 0
+    assert 0 < pace.wait(1.9) < 0.2
+    assert pace.free(2.1) == 1
+    free = Pace(None)
+    free.take(0.0)
+    assert free.free(0.0) > 1000
+    assert free.wait(0.0) == 0
