@@ -16,10 +16,10 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -43,7 +43,6 @@ from shared.service import Service
 from shared.settings import Settings
 from shared.store.migrations import migrate
 
-T = TypeVar("T")
 Make = Callable[[dict[str, Any]], Service]
 Schemas = Mapping[str, tuple[str, ...]]
 
@@ -64,15 +63,13 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-async def until(
-    condition: Callable[[], T | Awaitable[T]], timeout: float = LONG, what: str | Callable[[], object] = ""
-) -> T:
+async def until(condition: Callable[[], Any], timeout: float = LONG, what: str | Callable[[], object] = "") -> Any:
     """Waits until the condition holds, and returns what it returned; `what` says how things stand if it never does."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             while True:
                 found = condition()
-                value: T = await found if inspect.isawaitable(found) else found
+                value = await found if inspect.isawaitable(found) else found
                 if value:
                     return value
                 await asyncio.sleep(0.01)
@@ -324,8 +321,8 @@ class RunningSite:
         return await self.database.fetchval(query, *arguments)
 
     async def until(
-        self, condition: Callable[[], T | Awaitable[T]], timeout: float = LONG, what: str | Callable[[], object] = ""
-    ) -> T:
+        self, condition: Callable[[], Any], timeout: float = LONG, what: str | Callable[[], object] = ""
+    ) -> Any:
         return await until(condition, timeout, what)
 
     async def start(self, makes: Mapping[str, Make]) -> None:

@@ -99,18 +99,20 @@ class Demo:
         began = time.monotonic()
         report = Report()
         self._clear()
-        ready, registers = await asyncio.gather(
-            self._site.start(), asyncio.to_thread(write_registers, self._folder / "registers")
-        )
+        ready = await self._site.start()
         site = KnownSite(
             ready["site"], ready["services"], ready["database"], ready["bus"], self._data / "keys", self._data
         )
         report.dashboard = f"{site.urls['stats']}/"
         async with SiteClient(site, who="demo", timeout=300.0) as client:
+            # The day first: a desk does not wait behind years of history that are on their way.
+            self._progress("a day of today", 0, 1)
+            report.day, registers = await asyncio.gather(
+                play(live_day(datetime.now(UTC)), site.urls, site.tokens()),
+                asyncio.to_thread(write_registers, self._folder / "registers"),
+            )
             report.refused = await self._import(client, registers)
-            # A desk's day does not begin behind years of history that are still on their way.
-            await reconciled_within(client, RECONCILED_WITHIN)
-            report.day = await play(live_day(datetime.now(UTC)), site.urls, site.tokens())
+            self._progress("reconciling", 0, 1)
             report.account = await reconciled_within(client, RECONCILED_WITHIN)
             report.cases = list(await asyncio.gather(*(_result(client, case) for case in load_cases())))
             report.rolling = await client.get(

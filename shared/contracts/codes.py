@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from functools import cache, lru_cache
 from threading import Lock
 from time import time_ns
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 from unicodedata import category
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -101,7 +101,7 @@ def check_dossier_code(code: str) -> str:
 @cache
 def _mobile_pattern() -> re.Pattern[str]:
     """The package's own pattern of Vietnamese mobile numbers: most numbers are one, and it costs a hundredth of a parse."""
-    metadata = phonenumbers.PhoneMetadata.metadata_for_region("VN")
+    metadata: Any = phonenumbers.PhoneMetadata.metadata_for_region("VN")
     return re.compile(metadata.mobile.national_number_pattern, re.ASCII)
 
 

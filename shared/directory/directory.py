@@ -104,6 +104,7 @@ class Directory:
         for calendar in site.calendars:
             calendars.setdefault(calendar.agency, []).append(calendar)
         self._calendars = {agency: tuple(versions) for agency, versions in calendars.items()}
+        self._calendars_of: dict[str, tuple[Calendar, ...]] = {}  # what was asked for, by agency
         self._templates: dict[tuple[str, str], TemplateEntry] = {}
         for template in sorted((*DEFAULT_TEMPLATES, *site.templates), key=lambda each: each.version):
             self._templates[template.name, template.lang] = template
@@ -273,10 +274,10 @@ class Directory:
 
     def calendars(self, agency: str) -> tuple[Calendar, ...]:
         """The versions of the agency's calendar, or of its nearest ancestor that has one, else the default."""
-        for code in self._upwards(agency):
-            if code in self._calendars:
-                return self._calendars[code]
-        return (self._site.default_calendar,)
+        if (known := self._calendars_of.get(agency)) is None:
+            above = (self._calendars[code] for code in self._upwards(agency) if code in self._calendars)
+            known = self._calendars_of[agency] = next(above, (self._site.default_calendar,))
+        return known
 
     def calendar_for(self, agency: str, received_at: datetime) -> Calendar:
         """The calendar version, for life, of a dossier that this agency receives at that instant."""

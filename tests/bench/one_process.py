@@ -8,10 +8,13 @@ its place in its group. If p99 or a session breaks, `up` needs a child process f
 
 import argparse
 import asyncio
+import os
 import signal
+import socket
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -21,24 +24,20 @@ import orjson
 from tests.bench.measure import open_load, percentile
 from tests.bench.path import lifecycles
 from tests.bench.receive import requests
-from tests.kafka import free_port
 from tests.stack import COMMAND
 
 
 async def measure(lines: int, rate: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lienthong-one-") as folder:
-        port = free_port()
-        while port > 32_000:
-            port = free_port() // 2 + 10_000
         process = await asyncio.create_subprocess_exec(
-            str(COMMAND), "up", "--data", folder, "--base-port", str(port), "--json",
+            str(COMMAND), "up", "--data", folder, "--base-port", str(low_port()), "--json",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
             assert process.stdout is not None
             ready = orjson.loads(await process.stdout.readline())
             intake = ready["services"]["intake"]
-            token = await _token(folder)
+            token = await token_of(folder)
             prepared = requests(token)
             await open_load(intake, prepared, rate, 2, 201, clients=8)  # warm
             alone = await open_load(intake, prepared, rate, 10, 201, clients=16)
@@ -61,11 +60,22 @@ async def measure(lines: int, rate: int) -> dict[str, object]:
     }
 
 
+def low_port() -> int:
+    """A base port below those that the system gives to outgoing connections, with five free ones behind it."""
+    for base in range(12_000 + os.getpid() % 1000 * 10, 32_000, 10):
+        with suppress(OSError):
+            for port in range(base, base + 6):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return base
+    raise OSError("no free ports")
+
+
 def _ms(values: list[float], share: float) -> float:
     return round(percentile(values, share) * 1000, 1)
 
 
-async def _token(folder: str) -> str:
+async def token_of(folder: str) -> str:
     process = await asyncio.create_subprocess_exec(
         str(COMMAND), "token", "--data", folder, "--role", "admin", stdout=asyncio.subprocess.PIPE
     )

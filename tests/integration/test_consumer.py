@@ -328,7 +328,7 @@ async def test_promise_4_bad_records_stop_their_keys_alone(toy: RunningSite) -> 
     nameless: Raw = (DOSSIERS, b"\xff\xfe", b"{}", [("ce_id", b"\0"), ("x", b"")])
     await toy.bus.send(*records, *records, no_key, nameless, *(event(e.subject, 2) for e in good))
     for n in range(len(good)):
-        await toy.until(lambda n=n: has_effect(toy, f"good-{n}", 2))  # type: ignore[misc]
+        await toy.until(partial(has_effect, toy, f"good-{n}", 2))
     consumer = consuming(toy).consumer
     assert consumer is not None
     await toy.until(consumer.caught_up)

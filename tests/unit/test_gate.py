@@ -256,7 +256,10 @@ async def test_a_body_of_a_wrong_shape_is_422(desk: httpx.AsyncClient, content: 
         ({"name": "a", "phone": "0123"}, ["/phone"]),
         ({"name": "a", "at": "2026-10-10T08:00:00"}, ["/at"]),
         ({"name": "a", "at": 1760000000}, ["/at"]),
-        ({"name": "a", "papers": [{"path": "p", "pages": 1}, {"pages": 0, "x": 1}]}, ["/papers/1/path", "/papers/1/pages", "/papers/1/x"]),
+        (
+            {"name": "a", "papers": [{"path": "p", "pages": 1}, {"pages": 0, "x": 1}]},
+            ["/papers/1/path", "/papers/1/pages", "/papers/1/x"],
+        ),
         ({"name": "a", "papers": {"0": {}}}, ["/papers"]),
         ({"name": "a", "a/b~c": "x"}, ["/a~1b~0c"]),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.security.keys import SiteKeys, load_keys
-from shared.security.sealing import Sealed, SealBroken, new_data_key, seal, unseal, unwrap, wrap
+from shared.security.sealing import SealBroken, Sealed, new_data_key, seal, unseal, unwrap, wrap
 
 CONTENT: dict[str, Any] = {"name": "Nguyễn Thị Hoa", "phone": "+84912345678", "address": None}
 
