@@ -15,7 +15,7 @@ from deploy.demo.sample import SAMPLE
 from deploy.embedded import EmbeddedBroker, EmbeddedPostgres, make_topics
 from deploy.logfile import LogFolder
 from deploy.schema import migrate_site
-from deploy.serving import HttpServer, listen
+from deploy.serving import HttpServer, calm_garbage_collector, listen
 from deploy.state import BASE_PORT, FolderLock, Ports, State, read_state
 from shared.contracts.events import TOPICS
 from shared.directory.bundle import Bundle
@@ -33,7 +33,8 @@ from shared.store.pool import TRANSIENT_ERRORS, Connection, connect
 log = structlog.get_logger("lienthong.site")
 
 # Connections of each service's pool; with one for its relay's locks the four stay below 32 of the database's 40.
-POOL = 5
+# At five dossiers a second more of them only cost memory: 5 to 10 MB each.
+POOL = 3
 # What an emptied embedded bus is filled with again, in MB: a third of what makes its supervisor restart it.
 BUS_WINDOW_MB = 32
 READY_WITHIN = 60.0
@@ -90,6 +91,7 @@ class SiteProcess:
         state = State(site, self._ports.base, self._urls(), settings["bus_bootstrap"], database, os.getpid())
         await until_ready(state.services)
         state.write(self.data)
+        calm_garbage_collector()
         log.info("site-ready", site=site, pid=os.getpid(), port=self._ports.base)
         return state
 

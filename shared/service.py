@@ -246,10 +246,11 @@ class Service:
             await asyncio.sleep(0.2)
         while True:
             try:
+                await self.consumer.remember(await self.publisher.ids(sorted(wanted)))
                 await self._broker.start()
-                await self.consumer.go_on()
+                self.consumer.go_on()
                 return
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, PublishFailed, *TRANSIENT_ERRORS) as error:
                 log.warning("consumer-not-started", service=self.name, error=type(error).__name__)
                 await self._broker.stop()
                 await asyncio.sleep(1.0)

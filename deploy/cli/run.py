@@ -42,7 +42,7 @@ async def _serve(name: str, host: str, port: int) -> None:
 
     from deploy.embedded import EmbeddedError
     from deploy.schema import missing_for
-    from deploy.serving import HttpServer, listen
+    from deploy.serving import HttpServer, calm_garbage_collector, listen
     from deploy.site import create
     from shared.observe.logs import configure_logs
     from shared.settings import Settings
@@ -69,6 +69,7 @@ async def _serve(name: str, host: str, port: int) -> None:
     try:
         await running.start()
         server.start()
+        calm_garbage_collector()
         await asked_to_stop.wait()
     finally:
         await server.stop()

@@ -22,7 +22,7 @@ from deploy.demo.play import Played, play
 from deploy.demo.registers import Register, write_registers
 from deploy.state import FolderLock
 
-RECONCILED_WITHIN = 90.0
+RECONCILED_WITHIN = 180.0
 MARK = "lienthong-demo"  # a file in a folder that the demo made and may make anew
 
 Progress = Callable[[str, int, int], None]  # of what, how much is done, of how much

@@ -32,7 +32,7 @@ READY_WITHIN = 60.0  # seconds; a replay of max_wal_size takes a few of them
 # line may quote a value; the client has it anyway.
 SETTINGS: Mapping[str, str] = {
     "max_connections": "40",
-    "shared_buffers": "48MB",
+    "shared_buffers": "32MB",
     "effective_cache_size": "256MB",
     "work_mem": "8MB",
     "maintenance_work_mem": "32MB",

@@ -40,9 +40,8 @@ SELECT * FROM unnest($1::text[], $2::date[], $3::int[])
 ON CONFLICT (agency, day) DO UPDATE SET last = c.last + excluded.last
 RETURNING agency, day, last
 
--- name: source_number
-WITH made AS (INSERT INTO intake.source (name) VALUES ($1) ON CONFLICT (name) DO NOTHING RETURNING number)
-SELECT number FROM made UNION ALL SELECT number FROM intake.source WHERE name = $1 LIMIT 1
+-- name: source_put
+INSERT INTO intake.source (name) VALUES ($1) ON CONFLICT (name) DO NOTHING
 
 -- name: source_find
 SELECT number FROM intake.source WHERE name = $1

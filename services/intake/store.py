@@ -261,7 +261,12 @@ class Store:
         await connection.execute(self.queries["source_lock"], number)
 
     async def source_number(self, connection: Connection, name: str) -> int:
-        number: int = await connection.fetchval(self.queries["source_number"], name)
+        """The number of a source, new or known; two imports that begin at once get the same."""
+        number = await self.find_source(connection, name)
+        if number is None:
+            await connection.execute(self.queries["source_put"], name)
+            number = await self.find_source(connection, name)
+        assert number is not None
         return number
 
     async def references(self, connection: Connection, source: int, refs: Sequence[str]) -> dict[str, str]:

@@ -12,24 +12,23 @@
 Redirects are not followed, and no more of a body is read than a reason needs.
 """
 
-import asyncio
 import hmac
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
+from urllib.parse import urlencode
 from uuid import UUID
 
-import httpx
 import orjson
 
+from services.notify.line import Answer, Line, LineBroke, NotReached
 from services.notify.notice import NoAnswer, NotTaken, Outcome, Refused, Taken
 from services.notify.text import encoding_of
 from shared.directory.bundle import CarrierEntry, ProviderEntry
 
-MOST_OF_A_BODY: Final = 16 << 10
 DELIVERED, FAILED, REJECTED = 1, 2, 16
 """Kannel's `dlr-mask`: delivered to the phone, not delivered, refused by the message centre."""
 
@@ -56,27 +55,22 @@ class Caller(Protocol):
 class Http:
     """`POST url {id, to, text, sender}`."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, timeout: float) -> None:
-        self._client, self._url, self._timeout = client, url, timeout
+    def __init__(self, line: Line, within: float) -> None:
+        self._line, self._within = line, within
 
     async def send(self, sms: Sms) -> Outcome:
         return await self.post({"id": str(sms.id), "to": sms.to, "text": sms.text, "sender": sms.sender})
 
     async def post(self, document: Mapping[str, Any]) -> Outcome:
-        status, body = await _ask(
-            self._client.build_request(
-                "POST", self._url, content=orjson.dumps(document), headers={"Content-Type": "application/json"}
-            ),
-            self._client,
-            self._timeout,
-        )
-        if isinstance(status, NotTaken | NoAnswer):
-            return status
-        if 200 <= status < 300:
+        body = orjson.dumps(document)
+        answer = await _asked(self._line.ask("POST", body=body, kind="application/json", within=self._within))
+        if not isinstance(answer, Answer):
+            return answer
+        if 200 <= answer.status < 300:
             return Taken()
-        if 400 <= status < 500 and (reason := _reason_in(body)) is not None:
+        if 400 <= answer.status < 500 and (reason := _reason_in(answer.body)) is not None:
             return Refused(reason)
-        return NotTaken(f"status-{status}")
+        return NotTaken(f"status-{answer.status}")
 
 
 class Kannel:
@@ -85,19 +79,15 @@ class Kannel:
     Its refusals are of our request or configuration: it learns of a bad recipient later, by a receipt.
     """
 
-    def __init__(
-        self, client: httpx.AsyncClient, entry: ProviderEntry, timeout: float, receipts_url: str, secret: str | None
-    ) -> None:
-        self._client, self._entry, self._timeout = client, entry, timeout
+    def __init__(self, line: Line, entry: ProviderEntry, within: float, receipts_url: str, secret: str | None) -> None:
+        self._line, self._entry, self._within = line, entry, within
         self._receipts_url, self._secret = receipts_url, secret
 
     async def send(self, sms: Sms) -> Outcome:
         entry = self._entry
-        assert entry.url is not None
-        password = entry.password or os.environ.get(entry.password_env or "", "")
         query = {
             "username": entry.username or "",
-            "password": password,
+            "password": entry.password or os.environ.get(entry.password_env or "", ""),
             "from": sms.sender,
             "to": sms.to,
             "text": sms.text,
@@ -109,47 +99,21 @@ class Kannel:
         if self._secret is not None:
             query["dlr-mask"] = str(DELIVERED | FAILED | REJECTED)
             query["dlr-url"] = f"{self._receipts_url}?id={sms.id}&type=%d&sig={signature_of_id(self._secret, sms.id)}"
-        request = self._client.build_request("GET", entry.url, params=query)
-        status, _ = await _ask(request, self._client, self._timeout)
-        if isinstance(status, NotTaken | NoAnswer):
-            return status
-        return Taken() if 200 <= status < 300 else NotTaken(f"status-{status}")
+        answer = await _asked(self._line.ask("GET", query=urlencode(query), within=self._within))
+        if not isinstance(answer, Answer):
+            return answer
+        return Taken() if 200 <= answer.status < 300 else NotTaken(f"status-{answer.status}")
 
 
-async def _ask(
-    request: httpx.Request, client: httpx.AsyncClient, timeout: float
-) -> tuple[int | NotTaken | NoAnswer, bytes]:
-    """The status and the beginning of the body, or why there is none. The status counts as soon as it is there."""
-    status: int | None = None
-    body = b""
+async def _asked(call: Coroutine[Any, Any, Answer]) -> Answer | NotTaken | NoAnswer:
     try:
-        async with asyncio.timeout(timeout):
-            answer = await client.send(request, stream=True)
-            try:
-                status = answer.status_code
-                async with asyncio.timeout(min(timeout, 2.0)):
-                    async for piece in answer.aiter_raw():
-                        body += piece
-                        if len(body) > MOST_OF_A_BODY:
-                            break
-            finally:
-                await answer.aclose()
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-        return NotTaken(_code(error)), b""
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
-        if status is None:
-            return NoAnswer(_code(error)), b""
-    assert status is not None
-    return status, body
-
-
-def _code(error: Exception) -> str:
-    match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout():
-            return "not-reached"
-        case httpx.TimeoutException() | TimeoutError():
-            return "no-answer"
-    return "line-broke"
+        return await call
+    except NotReached:
+        return NotTaken("not-reached")
+    except TimeoutError:
+        return NoAnswer("no-answer")
+    except LineBroke:
+        return NoAnswer("line-broke")
 
 
 def _reason_in(body: bytes) -> str | None:

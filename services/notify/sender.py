@@ -10,15 +10,16 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx
 import structlog
 
 from services.notify.handlers import Handlers
 from services.notify.health import Health, Pace, choose, order_of
+from services.notify.line import Line
 from services.notify.notice import (
     NoAnswer,
     Notice,
@@ -54,7 +55,7 @@ STANDBY = 1.0  # seconds between two looks at the lock
 
 
 @dataclass(slots=True)
-class Line:
+class Gateway:
     """One provider as it is used: its way, its health, its pace."""
 
     entry: ProviderEntry
@@ -86,8 +87,8 @@ class Sender:
     def __init__(self, service: Service, store: Store, handlers: Handlers, settings: NotifySettings) -> None:
         self._service, self._store, self._handlers, self._settings = service, store, handlers, settings
         self._awake, self._told_others, self._ended_event = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._lines: dict[str, Line] = {}
-        self._lines_of = -1  # the directory's version
+        self._gateways: dict[str, Gateway] = {}
+        self._version = -1  # the directory's version
         self._ended: list[Ended] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_going: asyncio.Task[None] | None = None
@@ -96,7 +97,7 @@ class Sender:
         self._forgotten_to = UUID(int=0)
         self._forget_at = 0.0
         self._pauses = Pauses(timedelta(seconds=settings.retry_first), timedelta(seconds=settings.retry_most))
-        self._http: httpx.AsyncClient | None = None
+        self._ways: dict[str, Line] = {}  # by URL
         self.active = False
 
     def wake(self) -> None:
@@ -126,20 +127,16 @@ class Sender:
             await self._until_locked(connection)
             self.active = True
             await connection.add_listener(CHANNEL, lambda *_: self._awake.set())
-            connect_within = min(5.0, self._settings.call_timeout / 2)
-            async with httpx.AsyncClient(
-                timeout=httpx.Timeout(None, connect=connect_within),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=2.0),
-                headers={"User-Agent": "lienthong-notify", "Accept-Encoding": "identity"},
-                trust_env=False,
-            ) as self._http:
-                self._lines_of = -1
-                recorder = asyncio.create_task(self._record_always())
-                try:
-                    await self._recover(connection)
-                    await self._work(connection)
-                finally:
-                    await self._wind_down(recorder)
+            self._version = -1
+            recorder = asyncio.create_task(self._record_always())
+            try:
+                await self._recover(connection)
+                await self._work(connection)
+            finally:
+                await self._wind_down(recorder)
+                for way in self._ways.values():
+                    way.close()
+                self._ways.clear()
         finally:
             self.active = False
             with contextlib.suppress(*TRANSIENT_ERRORS, asyncpg.PostgresError):
@@ -255,11 +252,11 @@ class Sender:
             rows = await connection.fetch(self._store.queries["notices_to_hold"])
             await self._move([row["id"] for row in rows], lambda notice: held(notice, until), now)
             return bool(rows), self._settings.sender_poll
-        self._refresh_lines()
-        room = {name: self._room(line, clock) for name, line in self._lines.items()}
-        waits = [wait for line in self._lines.values() if (wait := line.pace.wait(clock)) > 0]
+        self._refresh_gateways()
+        room = {name: self._room(gateway, clock) for name, gateway in self._gateways.items()}
+        waits = [wait for gateway in self._gateways.values() if (wait := gateway.pace.wait(clock)) > 0]
         pause = min(waits, default=self._settings.sender_poll)
-        if self._lines and not any(free > 0 for free in room.values()):
+        if self._gateways and not any(free > 0 for free in room.values()):
             return False, pause
         rows = await connection.fetch(self._store.queries["notices_due"], CLAIM)
         if not rows:
@@ -270,7 +267,7 @@ class Sender:
             await connection.execute(self._store.queries["notices_later"], homeless, later)
         if not chosen:
             return False, pause
-        marks = {name: line.file.end() for name, line in self._lines.items() if line.file is not None}
+        marks = {name: gateway.file.end() for name, gateway in self._gateways.items() if gateway.file is not None}
         begun = await connection.fetch(
             self._store.queries["notices_begin"],
             [row["id"] for row, _ in chosen],
@@ -281,18 +278,18 @@ class Sender:
         self._dispatch([(row, name) for row, name in chosen if row["id"] in ours])
         return bool(ours), self._settings.sender_poll
 
-    def _room(self, line: Line, clock: float) -> int:
-        """How many notices the line can take now; a file takes batches, and few of them wait for it."""
-        running = line.health.running
-        at_once = CLAIM * (running < 4) if line.file is not None else self._settings.calls_at_once - running
-        return max(0, min(at_once, line.pace.free(clock)))
+    def _room(self, gateway: Gateway, clock: float) -> int:
+        """How many notices the gateway can take now; a file takes batches, and few of them wait for it."""
+        running = gateway.health.running
+        at_once = CLAIM * (running < 4) if gateway.file is not None else self._settings.calls_at_once - running
+        return max(0, min(at_once, gateway.pace.free(clock)))
 
     def _choose(
         self, rows: Sequence[Any], room: dict[str, int], clock: float
     ) -> tuple[list[tuple[Any, str]], list[UUID]]:
         """A provider for each notice; those for which there is no provider at all."""
-        good = {name: line.health.good(clock) for name, line in self._lines.items()}
-        entries = [line.entry for line in self._lines.values()]
+        good = {name: gateway.health.good(clock) for name, gateway in self._gateways.items()}
+        entries = [gateway.entry for gateway in self._gateways.values()]
         chain_busy = self._held_going is not None and not self._held_going.done()
         chosen, homeless = [], []
         for row in rows:
@@ -305,7 +302,7 @@ class Sender:
             elif room[name] > 0 and not (row["state"] == "held" and chain_busy):
                 room[name] -= 1
                 self._turn += 1
-                self._lines[name].pace.take(clock)
+                self._gateways[name].pace.take(clock)
                 chosen.append((row, name))
         return chosen, homeless
 
@@ -315,15 +312,15 @@ class Sender:
         in_files: dict[str, list[Any]] = {}
         held_back: list[Callable[[], Coroutine[Any, Any, None]]] = []
         for row, name in begun:
-            line = self._lines[name]
-            if line.file is not None:
+            gateway = self._gateways[name]
+            if gateway.file is not None:
                 in_files.setdefault(name, []).append(row)
             elif row["state"] == "held":
-                held_back.append(lambda row=row, line=line: self._call(line, row))  # type: ignore[misc]
+                held_back.append(partial(self._call, gateway, row))
             else:
-                self._start(self._call(line, row))
+                self._start(self._call(gateway, row))
         for name, rows in in_files.items():
-            self._start(self._write(self._lines[name], rows))
+            self._start(self._write(self._gateways[name], rows))
         if held_back:
             self._held_going = self._start(self._one_after_another(held_back))
 
@@ -333,32 +330,32 @@ class Sender:
             await asyncio.wait([self._start(call())], timeout=self._settings.held_patience)
         self.wake()
 
-    async def _call(self, line: Line, row: Any) -> None:
+    async def _call(self, gateway: Gateway, row: Any) -> None:
         loop = asyncio.get_running_loop()
         content = self._store.open(row, row["recipient"])
         if content is None:
-            self._end(row, line, Refused("erased"))
+            self._end(row, gateway, Refused("erased"))
             return
-        assert line.caller is not None
-        call = line.health.begin(loop.time())
+        assert gateway.caller is not None
+        call = gateway.health.begin(loop.time())
         outcome: Outcome = NoAnswer("cut-off")
         try:
             sms = Sms(row["id"], content["to"], content["text"], self._service.directory.current.sms.sender)
-            outcome = await line.caller.send(sms)
+            outcome = await gateway.caller.send(sms)
         finally:
             # A recipient's fault is none of the provider's.
-            line.health.end(call, loop.time(), failed=isinstance(outcome, NotTaken | NoAnswer))
-            self._end(row, line, outcome)
+            gateway.health.end(call, loop.time(), failed=isinstance(outcome, NotTaken | NoAnswer))
+            self._end(row, gateway, outcome)
 
-    async def _write(self, line: Line, rows: Sequence[Any]) -> None:
+    async def _write(self, gateway: Gateway, rows: Sequence[Any]) -> None:
         """A file takes a whole batch with one sync, in its order."""
-        file, loop = line.file, asyncio.get_running_loop()
+        file, loop = gateway.file, asyncio.get_running_loop()
         assert file is not None
         contents = {row["id"]: self._store.open(row, row["recipient"]) for row in rows}
         at = _now().astimezone(LOCAL_ZONE).isoformat(timespec="milliseconds")
-        call = line.health.begin(loop.time())
+        call = gateway.health.begin(loop.time())
         failed = False
-        async with line.writing:
+        async with gateway.writing:
             again = [row["id"] for row in rows if row["bound"]]
             start = await asyncio.to_thread(file.end)
             try:
@@ -372,17 +369,17 @@ class Sender:
             except OSError:
                 failed = True
                 there = await asyncio.to_thread(file.written, list(contents), start)
-        line.health.end(call, loop.time(), failed=failed)
+        gateway.health.end(call, loop.time(), failed=failed)
         for row in rows:
             if contents[row["id"]] is None:
-                self._end(row, line, Refused("erased"))
+                self._end(row, gateway, Refused("erased"))
             elif not failed or row["id"] in there:
-                self._end(row, line, Taken())
+                self._end(row, gateway, Taken())
             else:
-                self._end(row, line, NotTaken("not-written"))
+                self._end(row, gateway, NotTaken("not-written"))
 
-    def _end(self, row: Any, line: Line, outcome: Outcome) -> None:
-        self._ended.append(Ended(row["id"], row["dossier"], line.entry.name, outcome))
+    def _end(self, row: Any, gateway: Gateway, outcome: Outcome) -> None:
+        self._ended.append(Ended(row["id"], row["dossier"], gateway.entry.name, outcome))
         self._ended_event.set()
 
     # -- recording
@@ -405,16 +402,16 @@ class Sender:
         if not batch:
             return
         by_notice = {ended.notice: ended for ended in batch}
-        providers = list(self._lines)
+        providers = list(self._gateways)
 
         def step(notice: Notice) -> Step:
             ended = by_notice[notice.id]
-            line = self._lines.get(ended.provider)
+            gateway = self._gateways.get(ended.provider)
             return after_attempt(
                 notice,
                 ended.provider,
                 ended.outcome,
-                dedupes=line is not None and line.dedupes,
+                dedupes=gateway is not None and gateway.dedupes,
                 providers=providers,
                 now=now,
                 pauses=self._pauses,
@@ -430,13 +427,13 @@ class Sender:
 
     async def _recover(self, connection: Any) -> None:
         """Attempts that had begun when their sender died: the file is looked up, of the others nobody knows."""
-        self._refresh_lines()
+        self._refresh_gateways()
         rows = await connection.fetch(self._store.queries["notices_in_flight"])
         in_file = await asyncio.to_thread(_written, File(self._settings.sent_file), rows)
         for row in rows:
-            line = self._lines.get(row["provider"])
+            gateway = self._gateways.get(row["provider"])
             outcome: Outcome = NoAnswer("cut-off")
-            if line is not None and line.file is not None:
+            if gateway is not None and gateway.file is not None:
                 outcome = Taken() if row["id"] in in_file else NotTaken("not-written")
             self._ended.append(Ended(row["id"], row["dossier"], row["provider"], outcome))
         while self._ended:
@@ -450,33 +447,39 @@ class Sender:
 
     # -- the providers of the bundle
 
-    def _refresh_lines(self) -> None:
+    def _refresh_gateways(self) -> None:
         """A load takes effect at once; a provider that did not change keeps its health and pace."""
         live = self._service.directory
-        if live.version == self._lines_of:
+        if live.version == self._version:
             return
-        before, self._lines = self._lines, {}
+        before, self._gateways = self._gateways, {}
         for entry in live.current.providers:
             known = before.get(entry.name)
-            self._lines[entry.name] = (
-                known if known and known.entry == entry and self._lines_of >= 0 else self._line(entry)
+            self._gateways[entry.name] = (
+                known if known and known.entry == entry and self._version >= 0 else self._gateway(entry)
             )
-        self._lines_of = live.version
+        self._version = live.version
 
-    def _line(self, entry: ProviderEntry) -> Line:
+    def _gateway(self, entry: ProviderEntry) -> Gateway:
         settings = self._settings
         health = Health(settings.health_window, settings.health_least, settings.health_share, settings.call_slow)
-        line = Line(entry, health, Pace(entry.per_second))
-        assert self._http is not None
+        gateway = Gateway(entry, health, Pace(entry.per_second))
         match entry.kind:
             case "file":
-                line.file = File(settings.sent_file)
+                gateway.file = File(settings.sent_file)
             case "http":
-                line.caller = Http(self._http, entry.url or "", settings.call_timeout)
+                gateway.caller = Http(self._way(entry.url), settings.call_timeout)
             case "kannel":
                 receipts = f"{settings.url_of('notify')}/v1/receipts/{entry.name}"
-                line.caller = Kannel(self._http, entry, settings.call_timeout, receipts, secret_of(entry))
-        return line
+                gateway.caller = Kannel(self._way(entry.url), entry, settings.call_timeout, receipts, secret_of(entry))
+        return gateway
+
+    def _way(self, url: str | None) -> Line:
+        """The connections to a URL, kept over loads that do not change it."""
+        where = url or ""
+        if where not in self._ways:
+            self._ways[where] = Line(where, min(5.0, self._settings.call_timeout / 2))
+        return self._ways[where]
 
     # -- the post
 
@@ -508,8 +511,7 @@ class Sender:
         if file is not None:
             outcomes |= await asyncio.to_thread(_append_orders, file, documents)
         else:
-            assert self._http is not None
-            way = Http(self._http, carrier.url or "", self._settings.call_timeout)
+            way = Http(self._way(carrier.url), self._settings.call_timeout)
             for key, document in documents.items():
                 outcomes[key] = await way.post(document)
         await self._record_orders([row for row in rows if row["id"] in outcomes], outcomes)

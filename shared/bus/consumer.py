@@ -129,6 +129,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._progressed = time.monotonic()
         self._stopping = asyncio.Event()
         self._ids: dict[str, str] = {}
+        self._go_on_at: dict[TopicPartition, int] = {}
         self._busy_until = 0.0
         self._on_bus = [bus.topic(name) for name in (*self.topics, WATERMARK_TOPIC)]
         self._subscriber = broker.subscriber(
@@ -522,23 +523,27 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 list(positions.values()),
             )
 
-    async def go_on(self) -> None:
-        """Without a group: reads on from where an earlier process of this service had read to, in topics that are the same."""
+    async def remember(self, ids: dict[str, str]) -> None:
+        """Before the start, without a group: how far an earlier process of this service had read in topics that are still
+        the same; `ids` are those of the topics now.
+        """
+        if self._bus.groups:
+            return
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(self._queries["bus_read"])
+        self._ids = {self._bus.topic(name): ids[name] for name in ids}
+        self._go_on_at = {
+            TopicPartition(self._bus.topic(row["topic"]), row["partition"]): row["next_offset"]
+            for row in rows
+            if ids.get(row["topic"]) == row["id"]
+        }
+
+    def go_on(self) -> None:
+        """Right after the start: reads on from there, before anything is fetched from the beginning."""
         consumer = self._subscriber.consumer
-        if self._bus.groups or consumer is None:
-            return
-        try:
-            ids = await topic_ids(consumer._client, self._on_bus)
-            async with self._pool.acquire() as connection:
-                rows = await connection.fetch(self._queries["bus_read"])
-        except (KafkaError, *TRANSIENT_ERRORS) as error:
-            log.warning("read-from-the-beginning", service=self._service, error=type(error).__name__)
-            return
-        for row in rows:
-            partition = TopicPartition(self._bus.topic(row["topic"]), row["partition"])
-            if partition in consumer.assignment() and ids.get(partition.topic) == row["id"]:
-                consumer.seek(partition, row["next_offset"])
-        self._ids = ids
+        if consumer is not None:
+            for partition in consumer.assignment() & set(self._go_on_at):
+                consumer.seek(partition, self._go_on_at[partition])
 
     # -- life
 

@@ -12,6 +12,7 @@ from datetime import datetime
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 
 from shared.bus.connection import BusSettings
@@ -75,6 +76,13 @@ class Publisher:
         return {name: max(end, self._confirmed.get(name, 0)) for name, end in found.items()}
 
     async def ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """The ids of topics. The producer's line stands before they are looked at: a broker that is emptied after this look
+        has broken that line, and nothing is published before the next look."""
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await self._started()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise PublishFailed(f"{type(error).__name__}: {error}") from error
         async with self._watching() as watcher:
             found = await topic_ids(watcher._client, [self._settings.topic(name) for name in topics])
         ids = {self._settings.plain(topic): found[topic] for topic in found}
@@ -143,8 +151,10 @@ class Publisher:
                     # Longer than we wait: a batch that expired by itself would let the next one go before it.
                     request_timeout_ms=int(2 * CONFIRM_TIMEOUT * 1000),
                 )
+                _let_go_when_broken(producer)
                 try:
                     await producer.start()
+                    await asyncio.gather(*(producer.client.ready(b.nodeId) for b in producer.client.cluster.brokers()))
                 except BaseException:
                     await producer.stop()
                     raise
@@ -156,9 +166,7 @@ class Publisher:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        producer._message_accumulator.fail_all(ProducerClosed())
-        if (sender := producer._sender.sender_task) is not None:
-            sender.cancel()
+        _let_go(producer)
         await producer.client.close()
         await _stop(producer)
 
@@ -166,6 +174,27 @@ class Publisher:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await _stop(watcher)
+
+
+def _let_go(producer: AIOKafkaProducer) -> None:
+    """What it has not sent, or not seen confirmed, it neither sends nor confirms any more."""
+    producer._message_accumulator.fail_all(ProducerClosed())
+    if (sender := producer._sender.sender_task) is not None:
+        sender.cancel()
+
+
+def _let_go_when_broken(producer: AIOKafkaProducer) -> None:
+    """Promise 2, in order: a producer sends again by itself what was under way when its line broke. If the broker has come
+    back empty, that would lie there before everything earlier; so who asked for it looks at the topics first."""
+    client = producer.client
+    closed = client._on_connection_closed
+
+    def on_closed(connection: object, reason: CloseReason | None = None) -> None:
+        closed(connection, reason)
+        if reason is CloseReason.CONNECTION_BROKEN:
+            _let_go(producer)
+
+    client._on_connection_closed = on_closed
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:

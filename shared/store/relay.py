@@ -125,25 +125,26 @@ class Relay:
                 pause = 0.1
 
     async def _session(self) -> None:
+        """The work is a task of its own: what ends it when the locks are lost must not end the relay, whatever it is doing."""
         connection = await connect(self._url)
-        working = asyncio.current_task()
-        assert working is not None
-        lost = False
+        ours = asyncio.current_task()
+        assert ours is not None
+        work: asyncio.Task[None] | None = None
 
         def on_lost(_: object) -> None:
             # The locks went with the session: another relay may hold them by now, so this one stops publishing at once.
-            nonlocal lost
-            lost = True
-            working.cancel()
+            if work is not None:
+                work.cancel()
 
         connection.add_termination_listener(on_lost)
         try:
             await connection.add_listener(self.channel, lambda *_: self.wake())
-            await self._work(connection)
+            work = asyncio.create_task(self._work(connection))
+            await work
         except asyncio.CancelledError:
-            if lost and not working.uncancel():
-                raise ConnectionResetError("the relay's lock session ended") from None
-            raise
+            if ours.cancelling():
+                raise
+            raise ConnectionResetError("the relay's lock session ended") from None
         finally:
             self.held = set()
             connection.remove_termination_listener(on_lost)

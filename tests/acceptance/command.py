@@ -38,7 +38,7 @@ def lienthong(*arguments: object, data: Path | None = None) -> subprocess.Comple
     if data is not None:
         given += ["--data", str(data)]
     return subprocess.run(
-        [COMMAND, *given], capture_output=True, text=True, timeout=180, env=environment(), check=False
+        [COMMAND, *given], capture_output=True, text=True, timeout=400, env=environment(), check=False
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.acceptance.command import Up, json_lines, processes_on, receipt, reconciled, until
 
@@ -75,6 +76,7 @@ def published(up: Up) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.timeout(240 + 60 * KILLS)
 def test_nothing_that_was_answered_is_lost_or_doubled(tmp_path: Path) -> None:
     data, chance = tmp_path / "data", random.Random(SEED)
     up = Up.start(data)

@@ -22,6 +22,7 @@ from tests.chaos.ledger import Act, Dossier, Ledger, TransferAct
 from tests.stack import Stack
 
 AGENCIES = ("H55.201", "H55.218", "H55.226", "H55.242")
+PROBE_DESK = "H55.241"  # where nobody else comes
 SECTORS = ("H55.17", "H55.21", "H55.22", "H55.23", "H55.24")
 ROUTED = ("2.002621", "2.002622", "1.004222", "1.001699", "1.001776", "1.013978", "1.012783")
 PLAIN = ("1.004873", "2.000815", "1.001193", "2.000720", "1.013225", "1.011607", "2.000942", "2.001263")
@@ -138,8 +139,8 @@ class Load:
         self.client = Client(stack, ledger, seed)
         self._stopping = asyncio.Event()
         self._numbers = itertools.count(1)
-        self._desk = {agency: stack.token(Role.DESK, agency) for agency in (*AGENCIES, "H55.241")}
-        self._officer = {agency: stack.token(Role.OFFICER, agency) for agency in AGENCIES}
+        self._desk = {agency: stack.token(Role.DESK, agency) for agency in (*AGENCIES, PROBE_DESK)}
+        self._officer = {agency: stack.token(Role.OFFICER, agency) for agency in (*AGENCIES, PROBE_DESK)}
         self._working = stack.token(Role.OFFICER, "H55", subtree=True)
         self._portal = stack.token(Role.PORTAL)
         self._admin = stack.token(Role.ADMIN)
@@ -254,20 +255,21 @@ class Load:
             await self._again(dossier, "intake", path, who, body, key, answer)
         return act
 
-    async def receive(self, agency: str, number: int) -> Dossier:
-        """A probe: one dossier at one desk, answered."""
-        phone = f"0933{number:06d}"
-        dossier = Dossier(agency, "1.004873", "counter", phone, None)
+    async def probe(self, number: int) -> Dossier:
+        """One dossier with a route, received and started at a desk of its own, answered."""
+        procedure, phone = "1.004222", f"0933{number:06d}"
+        dossier = Dossier(PROBE_DESK, procedure, "counter", phone, None)
         self.ledger.dossiers.append(dossier)
         body = {
-            "procedure": "1.004873",
-            "receiving_agency": agency,
+            "procedure": procedure,
+            "receiving_agency": PROBE_DESK,
             "channel": "counter",
             "applicant": {"kind": "citizen", "name": "Người dò", "phone": phone},
             "return_by": "counter",
         }
         chance = random.Random(f"{self._seed} probe {number}")
-        await self._begin(dossier, body, "new", self._desk[agency], chance)
+        await self._begin(dossier, body, "new", self._desk[PROBE_DESK], chance)
+        await self._act(dossier, "start", chance)
         return dossier
 
     async def touch(self, code: str) -> None:
