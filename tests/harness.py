@@ -257,6 +257,8 @@ class RawBus:
         found: list[BusRecord] = []
         try:
             partitions: list[TopicPartition] = await partitions_of(consumer._client, [self._settings.topic(topic)])
+            if not partitions:
+                return []
             consumer.assign(partitions)
             await consumer.seek_to_beginning()
             # What a fetch says of the end, for the embedded broker lists another one.

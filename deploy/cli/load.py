@@ -133,7 +133,7 @@ def _show_moves(moves: Any, dry_run: bool) -> None:
     verb = "would move" if dry_run else "moved"
     say(f"{len(items)} open due dates {verb}.")
     if items:
-        table("Due dates", ("dossier", "before", "after"), [(m["code"], m["before"], m["after"]) for m in items[:50]])
+        table("Due dates", ("dossier", "before", "after"), [(m["code"], m["from"], m["to"]) for m in items[:50]])
 
 
 def _short(value: Any) -> str:

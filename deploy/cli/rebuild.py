@@ -26,13 +26,16 @@ def stats(data: Data = None, as_json: AsJson = False) -> None:
       lienthong rebuild stats --data ./data/site
     """
     report = asyncio.run(_rebuild(data))
-    different = bool(report.get("different"))
     if as_json:
         print_json(report)
     else:
-        for name, value in report.items():
-            say(f"{name}: {value}")
-    if different:
+        say(
+            f"{report['events']} events of {report['dossiers']} dossiers in {report['seconds']} s"
+            f" ({report['events_per_second']} a second): {'equal' if report['equal'] else 'different'}."
+        )
+        for difference in report["differences"]:
+            say(f"  {difference['key']} in {difference['table']}")
+    if not report["equal"]:
         raise typer.Exit(1)
 
 

@@ -84,10 +84,13 @@ class Store:
         return seal(keys, contact.contact_ref, content, unwrap(keys, contact.wrapped))
 
     def open(self, row: Any, contact_ref: str) -> dict[str, Any] | None:
-        """The content of a notice or order; None when it was forgotten."""
+        """The content of a notice or order; None when it was forgotten, or the key that opened it is gone."""
         if row["wrapped"] is None:
             return None
-        return unseal(self._service.keys, contact_ref, row["nonce"], row["ciphertext"], row["wrapped"])
+        try:
+            return unseal(self._service.keys, contact_ref, row["nonce"], row["ciphertext"], row["wrapped"])
+        except SealBroken:
+            return None
 
     # -- dossiers and what is said of them
 

@@ -161,6 +161,9 @@ def test_what_is_rebuilt_is_what_is_live(up: Up) -> None:
     reconciled(up.data)
     done = lienthong("rebuild", "stats", "--json", data=up.data)
     assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["equal"] is True
+    assert report["events"] > 0
 
 
 def test_the_schemas_are_up_to_date(up: Up) -> None:

@@ -139,6 +139,7 @@ class Judge:
     verdict: Verdict = field(default_factory=Verdict)
     histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    untold: dict[str, dict[str, str]] = field(default_factory=dict)  # by dossier and act: why nobody was told
 
     def find(self, promise: str, dossier: str, what: str) -> None:
         self.verdict.findings.append(Finding(promise, dossier, what))
@@ -372,6 +373,8 @@ class Judge:
     async def _told(self) -> None:
         notices = self.notices = {item["id"]: item for item in await self._pages("notify", "/v1/notices")}
         self.verdict.notices = len(notices)
+        for row in await self.connection.fetch("SELECT dossier, act, reason FROM notify.untold"):
+            self.untold.setdefault(row["dossier"], {})[row["act"]] = row["reason"]
         superseded = Counter((i["dossier"], i["act"]) for i in notices.values() if i["state"] == "superseded")
         called: dict[tuple[str, str, str], set[str]] = defaultdict(set)
         to: dict[str, set[str]] = defaultdict(set)
@@ -427,7 +430,7 @@ class Judge:
         """What happened to the dossier and what was planned for it, in short."""
         events = " ".join(f"{event['sequence']}:{kind(event)}" for event in self.histories[code])
         notices = " ".join(f"{n['act']}={n['state']}" for n in self.notices.values() if n["dossier"] == code)
-        return f"history {events}; notices {notices}"
+        return f"history {events}; notices {notices}; reasons {self.untold.get(code, {})}"
 
     def _once(
         self,

@@ -280,8 +280,8 @@ async def test_a_mark_names_what_is_complete_on_the_bus(toy: RunningSite) -> Non
     """The consumer knows up to when it has everything, and that instant moves on although nothing is written."""
     for service in toy.services.values():
         service.relay.settings = RelaySettings(watermark_every=0.1, idle_poll=0.1)
-    written = datetime.now(UTC)
     await write(toy, "a", 3)
+    written = await toy.value("SELECT max(recorded) FROM intake.event")
 
     async def complete_to() -> datetime | None:
         rows = await toy.fetch(toy.services["routing"].store_queries["complete"])
