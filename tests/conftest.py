@@ -8,7 +8,6 @@ import structlog
 from shared.service import SERVICES
 from tests.harness import Backing, RunningSite, backing_for_a_run, real_services, running_site, toy_services
 
-
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
+from aiokafka.structs import RecordMetadata
 
 from shared.bus.connection import BusSettings
 from shared.bus.topic_ids import partitions_of, topic_ids
@@ -44,16 +45,18 @@ class Publisher:
 
     async def publish(self, envelopes: Sequence[Envelope]) -> dict[Partition, tuple[int, int]]:
         """Sends all in their order, then gathers the confirmations: first and next offset by partition."""
+        sent: list[asyncio.Future[RecordMetadata]] = []
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT):
                 producer = await self._started()
-                sent = []
                 for envelope in envelopes:
                     key, value, headers = encode(envelope)
                     topic = self._settings.topic(envelope.topic)
                     sent.append(await producer.send(topic, value=value, key=key, headers=headers))
                 confirmed = await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
+            for each in sent:
+                each.cancel()
             await self._discard_producer()
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
         offsets: dict[Partition, tuple[int, int]] = {}

@@ -125,7 +125,8 @@ async def on_bus(site: RunningSite, topic: str, code: str, number: int) -> list[
         types = [short_type(records[each].header["ce_type"]) for each in sorted(records)]
         return types if len(types) >= number else []
 
-    return await site.until(found)
+    types: list[str] = await site.until(found)
+    return types
 
 
 async def test_a_dossier_walks_its_route(routing: RunningSite) -> None:

@@ -28,8 +28,15 @@ from services.stats.report import IdentityBroken, report
 DUE = datetime(2026, 3, 10, 10, tzinfo=UTC)  # 17:00 in Hà Nội
 HOUR = 3_600_000_000
 RECEIPT: dict[str, Any] = {
-    "deciding": "H55", "procedure": "1.001193", "field": "G01-TP01", "channel": "counter",
-    "listed": False, "digitised": False, "reused": False, "population": False, "with_fee": False,
+    "deciding": "H55",
+    "procedure": "1.001193",
+    "field": "G01-TP01",
+    "channel": "counter",
+    "listed": False,
+    "digitised": False,
+    "reused": False,
+    "population": False,
+    "with_fee": False,
 }
 
 
@@ -158,8 +165,17 @@ def test_closed_months() -> None:
 
 
 COUNTS = {
-    "received": 10, "online": 2, "counter": 3, "postal": 1, "carried_over": 4, "resolved": 7, "early": 1,
-    "on_time": 5, "late": 1, "pending": 3, "overdue": 1,
+    "received": 10,
+    "online": 2,
+    "counter": 3,
+    "postal": 1,
+    "carried_over": 4,
+    "resolved": 7,
+    "early": 1,
+    "on_time": 5,
+    "late": 1,
+    "pending": 3,
+    "overdue": 1,
 }
 
 
@@ -184,7 +200,9 @@ def test_small_groups_cannot_be_worked_out() -> None:
         "online_share": share(10, 20),
         "on_time_share": share(3, 3),
         "digitised": share(19, 20),
-        "average_days": 1.0, "median_days": 1.0, "p90_days": 1.0,
+        "average_days": 1.0,
+        "median_days": 1.0,
+        "p90_days": 1.0,
     }
     shown = suppressed(figures, 5)
     assert shown["received"] == {"total": 20, "online": None, "counter": None, "postal": None, "carried_over": 0}

@@ -1,0 +1,48 @@
+"""The harness itself: a whole site in one process, and nothing of it left behind."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shared.service import SERVICES
+from tests.harness import RunningSite
+
+ROOT = Path(__file__).parents[2]
+STOPPED = """
+import os, signal
+async def test_that_is_interrupted(toy):
+    print("pids", *[p.pid for p in __import__("psutil").Process().children()], flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    await __import__("asyncio").sleep(60)
+"""
+
+
+async def test_the_four_services_are_ready_with_the_sample_province(site: RunningSite) -> None:
+    for name in SERVICES:
+        answer = await site.client(name, None).get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready"), name
+        assert (await site.client(name).get("/v1/site")).json()["version"] == 1
+
+
+@pytest.mark.skipif("LIENTHONG_TEST_BUS" in os.environ, reason="the embedded programs are what may be left behind")
+async def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *")
+    (tmp_path / "test_interrupted.py").write_text(STOPPED)
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider"),
+        *("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output = (await run.communicate())[0].decode()
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    pids = [int(pid) for pid in output.partition("pids ")[2].partition("\n")[0].split()]
+    assert len(pids) >= 2, output
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
