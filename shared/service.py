@@ -167,8 +167,8 @@ class Service:
             )
             self._task("consumer", self._start_consumer)
             self._task("gaps", self.consumer.run_gaps)
-            if not self.settings.bus_groups:
-                self._task("positions", self.consumer.run_positions)
+            reading = self.consumer.run_topic_ids if self.settings.bus_groups else self.consumer.run_positions
+            self._task("positions", reading)
         for name, loop in self._loops:
             self.beat(name)
             self._task(name, loop)

@@ -513,6 +513,35 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             except (KafkaError, *TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
                 log.warning("positions-not-written", service=self._service, error=type(error).__name__)
 
+    async def run_topic_ids(self) -> None:
+        """Promise 6, with a group: its offsets outlive a topic. Of one that was made again they name other records, and those
+        before them would never be read: it is read from its beginning, once, by whoever has the partition by then.
+        """
+        known: dict[TopicPartition, str] = {}
+        while not self._stopping.is_set():
+            await self._rest(self.settings.look_every)
+            consumer = self._subscriber.consumer
+            if consumer is None or not consumer.assignment():
+                continue
+            try:
+                ids = await topic_ids(consumer._client, self._on_bus)
+                new = {
+                    p: ids[p.topic] for p in consumer.assignment() if p.topic in ids and known.get(p) != ids[p.topic]
+                }
+                if not new:
+                    continue
+                async with self._pool.acquire() as connection:
+                    rows = await connection.fetch(self._queries["bus_read"])
+                before = {TopicPartition(self._bus.topic(r["topic"]), r["partition"]): r["id"] for r in rows}
+                if again := [p for p in new if before.get(p, new[p]) != new[p]]:
+                    log.warning("topics-made-again", service=self._service, topics=sorted({p.topic for p in again}))
+                    await consumer.seek_to_beginning(*again)
+                self._ids |= ids
+                await self._write_positions(dict.fromkeys(new, 0))
+                known |= new
+            except (KafkaError, *TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
+                log.warning("topic-ids-not-seen", service=self._service, error=type(error).__name__)
+
     async def _write_positions(self, positions: dict[TopicPartition, int]) -> None:
         async with self._pool.acquire() as connection:
             await connection.execute(

@@ -27,6 +27,8 @@ from shared.store.queries import Queries
 SHARDS = (0, 1, 2, 3)
 _LOCK_CLASS = 0x4C54_0000  # advisory locks of outbox shards, plus a hash of the schema
 
+LONGEST_PAUSE = 5.0  # seconds, before it begins again
+
 log = structlog.get_logger("lienthong.relay")
 
 
@@ -113,16 +115,18 @@ class Relay:
 
     async def run(self) -> None:
         """Publishes until cancelled. Whatever breaks (broker, database, lock), it begins again by taking its locks."""
+        loop = asyncio.get_running_loop()
         pause = 0.1
         while True:
+            began = loop.time()
             try:
                 await self._session()
             except (*TRANSIENT_ERRORS, PublishFailed, asyncpg.PostgresError) as error:
+                if loop.time() - began > 2 * LONGEST_PAUSE:
+                    pause = 0.1  # it has worked since the last time
                 log.warning("relay-interrupted", service=self._schema, error=type(error).__name__, pause=pause)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
-            else:
-                pause = 0.1
+                pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _session(self) -> None:
         """The work is a task of its own: what ends it when the locks are lost must not end the relay, whatever it is doing."""
