@@ -58,7 +58,7 @@ def calm_garbage_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 50, 50)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def listen(name: str, host: str, port: int) -> socket.socket:

@@ -42,6 +42,13 @@ FROM notify.telling t
 WHERE t.decide_by <= $1 OR EXISTS (SELECT 1 FROM notify.contact c WHERE c.contact_ref = t.contact_ref)
 ORDER BY t.event LIMIT 500
 
+-- name: contacts_missing
+-- The contacts that acts have waited long enough for.
+SELECT DISTINCT t.contact_ref FROM notify.telling t
+WHERE t.decide_by <= $1 AND t.contact_ref IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM notify.contact c WHERE c.contact_ref = t.contact_ref)
+LIMIT 500
+
 -- name: tellings_put
 INSERT INTO notify.telling SELECT * FROM jsonb_populate_recordset(NULL::notify.telling, $1)
 

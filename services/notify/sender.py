@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from services.notify.handlers import Handlers
+from services.notify.handlers import CONTACT_TOPIC, Handlers
 from services.notify.health import Health, Pace, choose, order_of
 from services.notify.line import Line
 from services.notify.notice import (
@@ -206,7 +206,7 @@ class Sender:
         if look["expired"]:
             rows = await connection.fetch(queries["notices_expired"], now)
             await self._move([row["id"] for row in rows], expired, now)
-        if look["tellings"]:
+        if look["tellings"] and await self._contacts_asked_for(connection, now):
             async with self._service.pool.acquire() as own, own.transaction():
                 decided = await self._handlers.decide_late(own, now)
             if decided:
@@ -219,6 +219,21 @@ class Sender:
         if look["orders"] and (self._posting is None or self._posting.done()):
             self._posting = self._start(self._post(now))
         await self._forget_texts(connection, now)
+
+    async def _contacts_asked_for(self, connection: Any, now: datetime) -> bool:
+        """Before an act is given up for want of a contact, the contact's owner is asked: the bus may be behind, or empty.
+
+        False while the owner is away: the act waits on.
+        """
+        consumer = self._service.consumer
+        if consumer is None:
+            return True
+        try:
+            for row in await connection.fetch(self._store.queries["contacts_missing"], now):
+                await consumer.from_owner(CONTACT_TOPIC, row["contact_ref"])
+        except OSError:
+            return False
+        return True
 
     async def _move(self, ids: Sequence[UUID], step: Callable[[Notice], Step], now: datetime) -> None:
         if not ids:

@@ -144,6 +144,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=500,
             max_poll_interval_ms=600_000,
             fetch_max_wait_ms=FETCH_WAIT_IDLE,
+            # What is fetched ahead of a batch is memory: some batches' worth, not the default 50 MB.
+            fetch_max_bytes=4 << 20,
+            max_partition_fetch_bytes=256 << 10,
             listener=self,
             parser=self._raw,
             decoder=self._undecoded,
@@ -335,8 +338,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         while not self._stopping.is_set():
             try:
                 await self.close_gaps()
-                if self._idle.is_set():
-                    await self._write_complete()
+                if self._bus.groups and self._idle.is_set():
+                    await self._write_complete()  # a mark that another process of the group has written down
             except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
                 log.warning("gaps-not-looked-for", service=self._service, error=type(error).__name__)
             await self._rest(self.settings.gap_poll)

@@ -88,7 +88,7 @@ def format_dossier_code(agency: str, day: date, number: int) -> str:
     return f"{normalise_agency(agency)}-{day:%y%m%d}-{number:04d}"
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4096)
 def check_dossier_code(code: str) -> str:
     """The code unchanged (it never changes when the dossier moves), or ValueError."""
     parse_dossier_code(code)

@@ -57,6 +57,7 @@ async def open_pool(url: str, *, size: int = 4) -> Pool:
         min_size=1,
         max_size=size,
         max_inactive_connection_lifetime=60.0,
+        max_queries=10_000,  # a server process keeps what it has cached (3 to 8 MB): a fresh one now and then is small
         command_timeout=COMMAND_TIMEOUT,
         server_settings=SETTINGS,
         init=_prepare,

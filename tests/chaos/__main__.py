@@ -34,7 +34,8 @@ from rich.table import Table
 
 from shared.service import SERVICES
 from tests.chaos.faults import SECRET, SESSION, Fault, Faults, ProviderProcess
-from tests.chaos.judge import LOCAL, TOLD, Finding, Judge, Verdict, subject_of
+from tests.chaos.figures import LOCAL
+from tests.chaos.judge import TOLD, Finding, Judge, Verdict, subject_of
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import PROBE_DESK, Load
 from tests.chaos.planted import PLANTS, PREPARE
@@ -160,7 +161,7 @@ class Driver:
                 self.faults.lost,
                 self.began_at,
             )
-            verdict = await judge.judge(SETTLES_WITHIN)
+            verdict = await judge.judge(SETTLES_WITHIN if plant is None else SETTLES_WITHIN / 4)
             verdict.findings[:0] = self.findings + [Finding("-", "-", late) for late in self.faults.late]
             return verdict
         finally:

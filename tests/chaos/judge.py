@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +24,10 @@ from aiokafka import AIOKafkaConsumer
 from shared.bus.topic_ids import partitions_of
 from shared.security.tokens import Role
 from shared.service import SERVICES
+from tests.chaos.figures import LOCAL, figure_in, kind, own_figures
 from tests.chaos.ledger import Act, Dossier, Ledger
 from tests.stack import Stack
 
-LOCAL = timezone(timedelta(hours=7))
 OWNERS = {
     "lienthong.dossier.v1": "intake",
     "lienthong.contact.v1": "intake",
@@ -540,7 +540,7 @@ class Judge:
         for agency, dossiers in sorted(by_agency.items()):
             period = {"agency": agency, "from": first.isoformat(), "to": today.isoformat(), "as_of": as_of.isoformat()}
             live = await self._get("stats", "/v1/indicators", **period)
-            cells = own_figures(dossiers, self.histories, pausing, as_of, first)
+            cells = own_figures(dossiers, self.histories, pausing, as_of)
             ours = {name: len(codes) for name, codes in cells.items()}
             theirs = {name: figure_in(live, name) for name in cells}
             for name, number in ours.items():
@@ -567,11 +567,6 @@ class Judge:
         elif not answer.json()["equal"]:
             for difference in answer.json()["differences"][:20]:
                 self.find("8", difference["key"], f"rebuilt differs from live in {difference['table']}")
-
-
-def kind(event: dict[str, Any]) -> str:
-    name: str = event["type"]
-    return name.removeprefix("dossier.")
 
 
 def family(topic: str) -> str:
@@ -643,81 +638,3 @@ async def read_topic(bootstrap: str, topic: str) -> list[Any]:
     finally:
         await consumer.stop()
     return sorted(found, key=lambda record: (record.partition, record.offset))
-
-
-# ------------------------------------------------------------------------------------------- the judge's own figures
-
-
-def own_figures(
-    dossiers: Sequence[Dossier],
-    histories: dict[str, list[dict[str, Any]]],
-    pausing: set[str],
-    as_of: datetime,
-    first: date,
-) -> dict[str, set[str]]:
-    """The dossiers behind each figure, from what was answered; see the contract's "Indicators JSON"."""
-    names = (
-        "received.total received.online received.counter received.postal resolved.total resolved.early"
-        " resolved.on_time resolved.late pending.total pending.within pending.overdue pending.paused extended refused"
-        " digitised.denominator digitised.numerator online_share.denominator online_share.numerator"
-        " satisfaction.denominator satisfaction.numerator"
-    )
-    cells: dict[str, set[str]] = {name: set() for name in names.split()}
-    for dossier in dossiers:
-        events, code = histories[dossier.code], dossier.code
-        types = [kind(event) for event in events]
-        if "extended" in types:
-            cells["extended"].add(code)
-        if "refused" in types:
-            cells["refused"].add(code)
-        if ratings := [event["level"] for event in events if kind(event) == "rated"]:
-            cells["satisfaction.denominator"].add(code)
-            if ratings[-1] in ("satisfied", "very_satisfied"):
-                cells["satisfaction.numerator"].add(code)
-        if "received" not in types:
-            continue
-        cells["received.total"].add(code)
-        cells[f"received.{dossier.channel}"].add(code)
-        cells["online_share.denominator"].add(code)
-        if dossier.channel == "online":
-            cells["online_share.numerator"].add(code)
-        digitised = dossier.digitised + types.count("digitised")
-        if dossier.components or digitised:
-            cells["digitised.denominator"].add(code)
-            if digitised:
-                cells["digitised.numerator"].add(code)
-        _standing(code, events, dossier.procedure in pausing, as_of, cells)
-    return cells
-
-
-def _standing(
-    code: str, events: Sequence[dict[str, Any]], payment_pauses: bool, as_of: datetime, cells: dict[str, set[str]]
-) -> None:
-    """How a received dossier has ended, or how it stands."""
-    paused_at: datetime | None = None
-    received = False
-    due = as_of
-    for event in events:
-        at, state = datetime.fromisoformat(event["at"]), event["state"]
-        received = received or kind(event) == "received"
-        if event["due_at"] is not None:
-            due = datetime.fromisoformat(event["due_at"])
-        if state in (8, 9, 10):
-            judged = min(paused_at, at) if paused_at else at
-            day, due_day = judged.astimezone(LOCAL).date(), due.astimezone(LOCAL).date()
-            cells["resolved.total"].add(code)
-            cells[f"resolved.{'early' if day < due_day else 'on_time' if judged <= due else 'late'}"].add(code)
-            return
-        stands = received and (state == 5 or (state == 6 and payment_pauses) or (state == 7 and paused_at is not None))
-        paused_at = (paused_at or at) if stands else None
-    cells["pending.total"].add(code)
-    if paused_at is not None:
-        cells["pending.paused"].add(code)
-    overdue = as_of > due and not (paused_at is not None and paused_at <= due)
-    cells["pending.overdue" if overdue else "pending.within"].add(code)
-
-
-def figure_in(document: Any, path: str) -> Any:
-    for name in path.split("."):
-        document = document[name]
-    return document

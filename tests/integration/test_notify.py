@@ -55,8 +55,13 @@ CANARY = {"name": NAME, "phone": PHONE, "address": ADDRESS}
 
 
 @pytest.fixture
-async def notify(backing: Backing, tmp_path: Path) -> AsyncIterator[RunningSite]:
-    """Notify alone; the tests are its intake, and its clock is quick."""
+async def notify(backing: Backing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningSite]:
+    """Notify alone; the tests are its intake, which has nothing more to say when it is asked; its clock is quick."""
+
+    async def nothing_more(_: Service, topic: str, key: str, after: int) -> list[Envelope]:
+        return []
+
+    monkeypatch.setattr(Service, "ask_owner", nothing_more)
 
     def make(settings: dict[str, Any]) -> Any:
         return app.create(NotifySettings(**settings))
@@ -67,7 +72,7 @@ async def notify(backing: Backing, tmp_path: Path) -> AsyncIterator[RunningSite]
         "retry_most": 0.2,
         "sender_poll": 0.05,
         "contact_wait": 0.4,
-        "held_patience": 2.0,
+        "held_patience": 20.0,
         "sent_file": tmp_path / "sent.ndjson",
         "postal_file": tmp_path / "postal.ndjson",
     }
