@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 DATA ?= data/site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka bench lint up clean
+.PHONY: help setup demo test test-kafka bench chaos lint up clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,13 +32,16 @@ test: $(STAMP) ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest -m "not kafka and not system"
 	@echo "Not run here: make test-kafka (Apache Kafka: Java 17 and Maven)."
 
-test-kafka: $(STAMP) ## Run the tests on Apache Kafka (Java 17, Maven)
+test-kafka: $(STAMP) ## Run the integration tests on Apache Kafka (Java 17, Maven)
 	@command -v java >/dev/null && command -v mvn >/dev/null || \
 	  { echo "These tests start Apache Kafka: install Java 17 and Maven (Debian: openjdk-17-jre-headless maven)." >&2; exit 1; }
-	$(BIN)/python -m pytest -m kafka
+	$(BIN)/python -m tests.on_kafka
 
-bench: $(STAMP) ## Measure against the floors (ONLY=P1,P3 chooses)
-	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+bench: $(STAMP) ## Measure beside the floors (ONLY=P1,P3; BUS=embedded needs no Java; SCALE=1; README=1 writes the table)
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(BUS),--bus $(BUS)) $(if $(SCALE),--scale $(SCALE)) $(if $(README),--write-readme)
+
+chaos: $(STAMP) ## Break a site at work and judge it (FAULTS=200 SEED=1 BUS=kafka)
+	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),200) --seed $(or $(SEED),1) --bus $(or $(BUS),kafka)
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
