@@ -86,6 +86,7 @@ class Faults:
     chance: random.Random
     small_disk: Path | None
     lost: set[str] = field(default_factory=set)
+    touched: dict[str, int] = field(default_factory=dict)  # by code: the version that shows every consumer its gap
     late: list[str] = field(default_factory=list)
     not_run: dict[str, str] = field(default_factory=dict)
 
@@ -102,8 +103,8 @@ class Faults:
             Fault("kill postgres", frozenset({"postgres"}), self._kill_postgres, 2.0, kills=True),
             Fault("connections cut", frozenset({"postgres"}), self._cut_connections),
             Fault("broker paused", frozenset({"bus"}), self._pause_broker),
-            Fault("bus loses records", frozenset({"bus", "copies"}), self._lose_records, 1.5),
-            Fault("records again, in disorder", frozenset({"copies"}), self._copy_records, 2.0),
+            Fault("bus loses records", frozenset({"bus", "copies", "postgres"}), self._lose_records, 1.5),
+            Fault("records again, in disorder", frozenset({"copies", "postgres"}), self._copy_records, 2.0),
             Fault("provider slow", frozenset({"provider"}), lambda: self._provider(6, delay=2.0), 0.7),
             Fault("provider answers 503", frozenset({"provider"}), lambda: self._provider(6, status=503), 0.7),
             Fault("provider hangs", frozenset({"provider"}), lambda: self._provider(8, hangs=True), 0.7),
@@ -245,7 +246,8 @@ class Faults:
             try:
                 rows = await connection.fetch(
                     "DELETE FROM intake.outbox WHERE position IN (SELECT o.position FROM intake.outbox o"
-                    " JOIN intake.event e USING (position) WHERE e.aggregatetype = 'dossier' LIMIT 6) RETURNING position"
+                    " JOIN intake.event e USING (position) WHERE e.aggregatetype = 'dossier' ORDER BY o.position DESC LIMIT 6)"
+                    " RETURNING position"
                 )
                 taken = await connection.fetch(
                     "SELECT id, aggregateid FROM intake.event WHERE position = ANY ($1::bigint[])",
@@ -258,7 +260,8 @@ class Faults:
                 os.kill(pid, signal.SIGCONT)
         self.lost |= {str(row["id"]) for row in taken}
         for code in sorted({row["aggregateid"] for row in taken}):
-            await self.load.touch(code)
+            if (version := await self.load.touch(code)) is not None:
+                self.touched[code] = version
 
     async def _copy_records(self) -> None:
         """Events that were published before come again, in no order at all."""

@@ -272,14 +272,16 @@ class Load:
         await self._act(dossier, "start", chance)
         return dossier
 
-    async def touch(self, code: str) -> None:
-        """One event more for this dossier, wherever it stands."""
+    async def touch(self, code: str) -> int | None:
+        """One event more for this dossier, wherever it stands; its version, if one was possible."""
         dossier = self.ledger.coded.get(code)
         if dossier is None:
-            return  # its receipt is not answered yet: its people will go on with it
+            return None  # its receipt is not answered yet: its people will go on with it
         chance = random.Random(f"{self._seed} touch {code}")
-        if not (await self._act(dossier, "digitisation", chance)).took_place:
-            await self._act(dossier, "rating", chance)
+        act = await self._act(dossier, "digitisation", chance)
+        if not act.took_place:
+            act = await self._act(dossier, "rating", chance)
+        return act.version
 
     async def _act(self, dossier: Dossier, op: str, chance: random.Random) -> Act:
         act = Act(op, asked=time.monotonic())
