@@ -1,6 +1,6 @@
 """`make test-kafka`: the integration suite, written once, on Apache Kafka instead of the embedded broker.
 
-    python -m tests.on_kafka [pytest's arguments]
+python -m tests.on_kafka [pytest's arguments]
 """
 
 import asyncio

@@ -6,7 +6,7 @@ contract forbids, and its batches ignore keys.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import orjson
@@ -201,9 +201,12 @@ def _let_go_when_broken(producer: AIOKafkaProducer) -> None:
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(3.0):
-            await client.stop()
+    """Ends a client within three seconds, in a task of its own: aiokafka cancels its sender in the middle of a retry, and
+    that cancellation must not be taken for ours."""
+    stopping = asyncio.create_task(client.stop())
+    await asyncio.wait({stopping}, timeout=3.0)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
 
 
 def new_topic(settings: BusSettings, name: str) -> NewTopic:

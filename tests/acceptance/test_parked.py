@@ -35,8 +35,12 @@ def operate(up: Up, code: str, operation: str, body: dict[str, Any] | None = Non
 
 
 def last_record(up: Up, key: str) -> BusRecord:
-    """The newest record of a key on the bus."""
-    return [record for record in asyncio.run(up.bus().records(TOPIC)) if record.key == key.encode()][-1]
+    """The newest record of a key on the bus, when there is one."""
+
+    def records() -> list[BusRecord]:
+        return [record for record in asyncio.run(up.bus().records(TOPIC)) if record.key == key.encode()]
+
+    return (until(records, f"{key} is on the bus") or [])[-1]
 
 
 def put_after(up: Up, code: str, *, value: bytes | None = None, **changed: str) -> None:
@@ -141,6 +145,7 @@ def test_a_foreign_event_is_dropped_with_a_reason(site: Up) -> None:
 def test_an_unknown_type_or_field_parks_nothing(site: Up) -> None:
     """Last in this file: the dossiers are made up, so that this site's books agree no more."""
     code = receive(site)
+    until_applied(site, code, 1)
     record = last_record(site, code)
     assert record.value is not None
     known, unknown = "H55.242-260101-9001", "H55.242-260101-9002"
