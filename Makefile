@@ -22,7 +22,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(STAMP) ## Show the whole system in a minute (KEEP=1 leaves the sites up)
+demo: $(STAMP) ## Show the whole system on real figures (KEEP=1 leaves the sites up)
 	$(BIN)/lienthong demo
 
 up: $(STAMP) ## Start a site under data/site (DATA=folder chooses another)
