@@ -154,6 +154,7 @@ class SiteProcess:
             "keys_dir": self.data / "keys",
             "bus_bootstrap": given.bus_bootstrap,
             "sent_file": self.data / "sent.ndjson",
+            "erasures_file": self.data / "erasures.ndjson",
             "postal_file": self.data / "postal.ndjson",
         }
         if "bus_bootstrap" not in given.model_fields_set:

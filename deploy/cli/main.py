@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from deploy.cli import demo, doctor, explain, imports, load, migrate, parked, rebuild, reconcile, token, up
+from deploy.cli import demo, doctor, erase, explain, imports, load, migrate, parked, rebuild, reconcile, token, up
 from deploy.cli import run as run_service
 from deploy.cli.errors import CommandFailed
 
@@ -26,6 +26,7 @@ for _command in (
     reconcile.reconcile,
     migrate.migrate,
     doctor.doctor,
+    erase.erase,
 ):
     app.command()(_command)
 app.command("import")(imports.import_)

@@ -205,9 +205,10 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         if sees_personal_data(who) and dossier.contact_ref is not None:
             async with service.pool.acquire() as connection:
                 applicant = await store.contact(connection, dossier.contact_ref)
-                await connection.execute(
-                    service.store_queries["access_put"], who.subject, who.role.value, code, "applicant"
-                )
+                if applicant is not None:  # null: the person was erased
+                    await connection.execute(
+                        service.store_queries["access_put"], who.subject, who.role.value, code, "applicant"
+                    )
             body["applicant"] = applicant
             body["track_pin"] = service.keys.track_pin(code)
         headers = {"ETag": etag(dossier.sequence)}

@@ -3,6 +3,7 @@
 from services.intake.api import routes
 from services.intake.catalogue import catalogue_routes
 from services.intake.deadlines import deadline_routes
+from services.intake.erasure_api import erasure_routes
 from services.intake.handlers import TOPICS, Handlers
 from services.intake.imports import MAX_IMPORT
 from services.intake.petitions_api import petition_routes
@@ -38,6 +39,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(deadline_routes(service))
     service.app.include_router(catalogue_routes(service))
     service.app.include_router(tracking_routes(service, store, writer, settings))
+    service.app.include_router(erasure_routes(service, store, settings))
     service.app.include_router(petition_routes(service, store, settings))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)

@@ -109,6 +109,7 @@ class Dossier:
     # the fold
     state: int = 0
     sequence: int = 0
+    chain: str = ""  # the hash over all its events (hex)
     recorded: datetime | None = None
     last_at: datetime | None = None
     submitted_at: datetime | None = None
@@ -639,6 +640,7 @@ def correct(
         )
         before = after
     before.sequence = dossier.sequence + len(events)
+    before.chain = dossier.chain
     before.recorded = now if dossier.recorded is None else max(now, dossier.recorded)
     return Decision(events, at), before
 

@@ -8,6 +8,7 @@ from shared.contracts import events as ev
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
 from shared.service import Service
+from shared.store.chain import link
 from shared.store.inbox import Fault, Received
 from shared.store.pool import Connection
 
@@ -30,6 +31,7 @@ class Handlers:
         elsewhere: set[tuple[str, str]] = set()
         changed: dict[str, Dossier] = {}
         envelopes: list[Envelope] = []
+        chains: list[str] = []
         for index, event in enumerate(events):
             code = event.envelope.subject
             dossier = dossiers.get(code)
@@ -62,9 +64,11 @@ class Handlers:
                         data=data.to_json(),
                     )
                 )
+                dossier.chain = link(dossier.chain, envelopes[-1])
+                chains.append(dossier.chain)
             changed[code] = dossier
         moved = [(changed[code], next_tick(changed[code], directory)) for code in sorted(changed)]
         await self._store.write_dossiers(connection, [], moved)
         await self._store.note_elsewhere(connection, elsewhere)
-        await self._service.log.append(connection, envelopes)
+        await self._service.log.append(connection, envelopes, chains)
         return faults

@@ -169,3 +169,27 @@ WHERE ($1::uuid IS NULL OR id > $1)
   AND ($3::text IS NULL OR sender = $3)
   AND ($4::text IS NULL OR state = $4)
 ORDER BY id LIMIT $5
+
+-- Erasing a person.
+
+-- name: contact_lock
+SELECT sequence, ciphertext IS NULL AS erased FROM intake.contact WHERE contact_ref = $1 FOR UPDATE
+
+-- name: contact_erase
+-- Data, key and the hashes that found the person; hashes of personal data are personal data.
+UPDATE intake.contact SET nonce = NULL, ciphertext = NULL, wrapped = NULL, person_hash = NULL, phone_hash = NULL,
+    sequence = $2, recorded = $3
+WHERE contact_ref = $1
+
+-- name: remarks_forget
+DELETE FROM intake.remark WHERE code IN (SELECT code FROM intake.dossier WHERE contact_ref = $1)
+
+-- name: erasure_put
+INSERT INTO intake.erasure (contact_ref, at, who) VALUES ($1, $2, $3) ON CONFLICT (contact_ref) DO NOTHING
+
+-- name: erasure
+SELECT e.at, c.sequence, ARRAY(SELECT code FROM intake.dossier WHERE contact_ref = $1 ORDER BY code) AS dossiers
+FROM intake.erasure e JOIN intake.contact c USING (contact_ref) WHERE e.contact_ref = $1
+
+-- name: erasures
+SELECT contact_ref, at, who FROM intake.erasure ORDER BY at, contact_ref

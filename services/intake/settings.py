@@ -1,6 +1,7 @@
 """What a deployment may set for intake."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import Field
 
@@ -16,6 +17,8 @@ class IntakeSettings(Settings):
     petition_working_days: int = Field(15, ge=1, description="Within which a petition is answered.")
     track_wrong_pins: int = Field(10, ge=1, le=40, description="Wrong pins for one code before its page is closed.")
     track_minutes: float = Field(15, gt=0, description="How long wrong pins are remembered, and the page stays closed.")
+
+    erasures_file: Path | None = Field(None, description="Where erasures are noted beside the database, for `restore`.")
 
     @property
     def track_window(self) -> timedelta:

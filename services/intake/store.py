@@ -172,6 +172,7 @@ class Store:
                 row["sequence"],
             )
             for row in rows
+            if row["ciphertext"] is not None  # an erased person does not come back: who applies again is new
         ]
         return {p.person_hash: p for p in people if p.person_hash}, {p.contact_ref: p for p in people}
 
@@ -184,6 +185,36 @@ class Store:
     async def contact(self, connection: Connection, contact_ref: str) -> dict[str, Any] | None:
         row = await connection.fetchrow(self.queries["contact"], contact_ref)
         return None if row is None else self.open_contact(row)
+
+    async def erase(self, connection: Connection, contact_ref: str, now: datetime, who: str) -> int | None:
+        """Destroys a person's data and key here and in the log, and says so on the bus. The tombstone's sequence; None when
+        the person had been erased before."""
+        row = await connection.fetchrow(self.queries["contact_lock"], contact_ref)
+        if row is None or row["erased"]:
+            return None
+        sequence: int = row["sequence"] + 1
+        await connection.execute(self.queries["contact_erase"], contact_ref, sequence, now)
+        await connection.execute(self.queries["remarks_forget"], contact_ref)
+        await connection.execute(self.queries["erasure_put"], contact_ref, now, who)
+        await self._service.log.forget(connection, CONTACT, [contact_ref])
+        tombstone = Envelope(
+            topic=CONTACT,
+            id=uuid7(),
+            source=self._service.source,
+            type=ev.ContactErased.short,
+            subject=contact_ref,
+            time=now,
+            recorded=now,
+            sequence=sequence,
+            mode="live",
+            data=None,
+        )
+        await self._service.log.append(connection, [tombstone])
+        return sequence
+
+    async def erasure(self, connection: Connection, contact_ref: str) -> Any:
+        """When a person was erased, the tombstone's sequence, and the dossiers that carry the contact_ref."""
+        return await connection.fetchrow(self.queries["erasure"], contact_ref)
 
     async def write_people(
         self,

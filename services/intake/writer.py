@@ -35,6 +35,7 @@ from shared.contracts.codes import LOCAL_ZONE, format_dossier_code, local_day, u
 from shared.contracts.envelope import Envelope
 from shared.directory.directory import Directory
 from shared.service import Service
+from shared.store.chain import link
 from shared.store.pool import Connection, passes_by_itself
 from shared.web.problem import Problem, Wrong, not_found
 from shared.web.writes import Answer, RequestKey, Running, answer_columns
@@ -507,13 +508,14 @@ class Writer:
             )
             for key, data, event_id, at, sequence, mode in batch.events
         ]
+        chains = self._chained(batch, envelopes)
         envelopes += await self._store.write_people(connection, batch.people, batch.now)
         new = [batch.dossiers[key] for key in batch.new]
         moved = [batch.dossiers[key] for key in sorted(batch.changed - set(batch.new))]
         await self._store.write_dossiers(
             connection, [(d, next_tick(d, directory)) for d in new], [(d, next_tick(d, directory)) for d in moved]
         )
-        await self._service.log.append(connection, envelopes)
+        await self._service.log.append(connection, envelopes, chains)
         if batch.remarks:
             await self._store.write_remarks(
                 connection,
@@ -529,6 +531,16 @@ class Writer:
                 batch.new_ids,
             )
         return dict(named)
+
+    @staticmethod
+    def _chained(batch: _Batch, envelopes: Sequence[Envelope]) -> list[str]:
+        """What each event makes of its dossier's chain; the dossier is written with the last."""
+        chains = []
+        for (key, *_), envelope in zip(batch.events, envelopes, strict=True):
+            dossier = batch.dossiers[key]
+            dossier.chain = link(dossier.chain, envelope)
+            chains.append(dossier.chain)
+        return chains
 
     async def _keep_answers(
         self, connection: Connection, commands: Sequence[Command], results: Sequence[Result]

@@ -49,8 +49,13 @@ class Log:
         value: datetime = await connection.fetchval(self._queries["now"])
         return value
 
-    async def append(self, connection: Connection, envelopes: Sequence[Envelope]) -> None:
-        """Promise 2, stored means published: the events and their outbox rows, in one statement of the caller's transaction."""
+    async def append(
+        self, connection: Connection, envelopes: Sequence[Envelope], chains: Sequence[str | None] = ()
+    ) -> None:
+        """Promise 2, stored means published: the events and their outbox rows, in one statement of the caller's transaction.
+
+        `chains`: of the first of them, the hash that each comes to (`shared/store/chain.py`).
+        """
         if not envelopes:
             return
         await connection.execute(
@@ -65,7 +70,12 @@ class Log:
             [e.time for e in envelopes],
             [e.recorded for e in envelopes],
             [e.mode for e in envelopes],
+            [chain and bytes.fromhex(chain) for chain in chains] + [None] * (len(envelopes) - len(chains)),
         )
+
+    async def forget(self, connection: Connection, topic: str, keys: Sequence[str]) -> None:
+        """Erased: the payloads of these keys go; numbers and digests stay. The database allows it for contacts alone."""
+        await connection.execute(self._queries["payloads_forget"], family(topic), list(keys))
 
     async def after(
         self, connection: Connection, topic: str, key: str, sequence: int, limit: int = 1000

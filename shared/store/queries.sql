@@ -7,11 +7,11 @@ SELECT clock_timestamp()
 -- One statement for a batch: the events in their order, and a pointer to each in the outbox.
 WITH stored AS (
     INSERT INTO {schema}.event
-        (id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode)
-    SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
+        (id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain)
+    SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
-                $8::timestamptz[], $9::timestamptz[], $10::text[]) WITH ORDINALITY
-         AS e(id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, line)
+                $8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[]) WITH ORDINALITY
+         AS e(id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain, line)
     ORDER BY line
     RETURNING position, aggregateid)
 INSERT INTO {schema}.outbox (position, shard)
@@ -23,6 +23,40 @@ FROM {schema}.event
 WHERE aggregateid = $2 AND aggregatetype = $1 AND sequence > $3
 ORDER BY sequence
 LIMIT $4
+
+-- name: payloads_forget
+-- Erased: what was said of a person goes, its number and digest stay. Nothing else ever leaves the log.
+UPDATE {schema}.event SET digest = sha256(convert_to(payload, 'UTF8')), payload = NULL
+WHERE aggregateid = ANY ($2::text[]) AND aggregatetype = $1 AND payload IS NOT NULL
+
+-- name: chained
+-- A key's events with their chain, in order.
+SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain
+FROM {schema}.event
+WHERE aggregateid = $2 AND aggregatetype = $1 AND sequence > $3
+ORDER BY sequence
+LIMIT $4
+
+-- name: chained_between
+-- The events recorded in a span of time, key by key, each key in order.
+SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain
+FROM {schema}.event
+WHERE aggregatetype = $1 AND recorded >= $2 AND recorded < $3
+ORDER BY aggregateid COLLATE "C", sequence
+
+-- name: chains_before
+-- What the chain of these keys stood at before these sequences.
+SELECT e.aggregateid, e.chain
+FROM unnest($2::text[], $3::int[]) AS w(key, sequence)
+JOIN {schema}.event e ON e.aggregateid = w.key AND e.sequence = w.sequence - 1 AND e.aggregatetype = $1
+
+-- name: heads_between
+-- Where each key stood at the end of a span of time in which it had an event, in the order of the keys.
+SELECT DISTINCT ON (aggregateid COLLATE "C") aggregateid, sequence, chain,
+       count(*) OVER (PARTITION BY aggregateid) AS events
+FROM {schema}.event
+WHERE aggregatetype = $1 AND recorded >= $2 AND recorded < $3
+ORDER BY aggregateid COLLATE "C", sequence DESC
 
 -- name: log_page
 -- A page of the log in the order of its keys, as one JSON text: PostgreSQL writes it, and no process of ours takes it apart
@@ -251,6 +285,16 @@ DELETE FROM {schema}.idempotency WHERE at < clock_timestamp() - $1::interval
 
 -- name: access_put
 INSERT INTO {schema}.access_record (who, role, code, what) VALUES ($1, $2, $3, $4)
+
+-- name: access_of
+-- Who read personal data, newest first; $1 a code, or null for all.
+SELECT number, at, who, role, code, what FROM {schema}.access_record
+WHERE ($1::text IS NULL OR code = $1) AND number < $2 AND ($3::timestamptz IS NULL OR at >= $3)
+ORDER BY number DESC LIMIT $4
+
+-- name: access_forget
+DELETE FROM {schema}.access_record WHERE number IN (
+    SELECT number FROM {schema}.access_record WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT 10000)
 
 -- name: heads_owned
 -- What this service has published of a topic, in the same buckets; `head` is the service's own view of its keys.

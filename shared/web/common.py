@@ -128,6 +128,14 @@ def common_routes(service: Service) -> APIRouter:
             rows = await connection.fetch(store[f"heads_{side}_hour"], topic, hour)
         return {"items": {row["key"]: row["sequence"] for row in rows}}
 
+    @routes.get("/v1/heads/key", tags=["internal"])
+    async def heads_key(who: Asking, topic: str, side: Literal["owned", "consumed"], key: str) -> dict[str, Any]:
+        """The last sequence of one key on this side; 0 when there is none."""
+        allow(who, Role.SERVICE, Role.OPERATOR, Role.AUDITOR)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store[f"heads_{side}_keys"], topic, [key])
+        return {"sequence": rows[0]["sequence"] if rows else 0}
+
     @routes.get("/v1/stored", tags=["internal"])
     async def stored(who: Asking, topic: str) -> dict[str, Any]:
         """How many events of a topic the log holds, and how many of them are not on the bus yet."""
