@@ -5,8 +5,12 @@ A service's `app.py` makes a `Service`, says what it consumes, adds its routes a
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
 
 import httpx
 import structlog
@@ -14,7 +18,6 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLScram512
-from prometheus_client import Counter
 from starlette.types import ASGIApp
 
 from shared.bus.consumer import PARKED_TOPIC, Consumer, ConsumerSettings
@@ -22,13 +25,15 @@ from shared.bus.publisher import WATERMARK_TOPIC, Publisher
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import TOPICS
 from shared.directory.store import LiveDirectory
+from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
+from shared.observe.reconcile import Reconciler
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
 from shared.settings import Settings
 from shared.store.inbox import Apply
 from shared.store.log import Log
-from shared.store.pool import TRANSIENT_ERRORS, Pool, open_pool
+from shared.store.pool import TRANSIENT_ERRORS, Connection, Pool, open_pool
 from shared.store.queries import Queries
 from shared.store.relay import PublishFailed, Relay, RelaySettings, Waker
 from shared.web.app import make_app
@@ -75,7 +80,14 @@ class Service:
         self.log = Log(name)
         self.store_queries = Queries("shared.store", name)
         self.app: FastAPI = make_app(title, description)
-        self.asgi: ASGIApp = Gate(self.app, verify=self.tokens.verify, open_paths=open_paths, large=large, plain=plain)
+        self.asgi: ASGIApp = Gate(
+            self.app,
+            verify=self.tokens.verify,
+            open_paths=open_paths,
+            large=large,
+            plain=plain,
+            answered=self._note_answer,
+        )
         self.topics = (*owned_topics(name), PARKED_TOPIC, WATERMARK_TOPIC)
         self.publisher = Publisher(settings.bus())
         self.relay = Relay(
@@ -88,6 +100,7 @@ class Service:
                 window_bytes=settings.bus_window_mb << 20 if settings.bus_window_mb else 1 << 60,
             ),
             progress=lambda: self.beat("relay"),
+            metrics=self.metrics,
         )
         self.wake = Waker(self.relay, settings.database_url)
         self.consumer: Consumer | None = None
@@ -100,6 +113,8 @@ class Service:
         self._limits: dict[str, float] = {"relay": 60.0}
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_applied: list[Callable[[], None]] = [self.wake]
+        self._on_observe: list[Callable[[Connection], Awaitable[None]]] = []
+        self.reconciler: Reconciler | None = None
         self.started = False
 
     # -- what app.py says
@@ -124,6 +139,14 @@ class Service:
     def on_applied(self, action: Callable[[], None]) -> None:
         """`action` is called after each commit of the consumer."""
         self._on_applied.append(action)
+
+    def on_observe(self, action: Callable[[Connection], Awaitable[None]]) -> None:
+        """`action` sets the service's own gauges when they are asked for."""
+        self._on_observe.append(action)
+
+    def _note_answer(self, method: str, route: str, status: int, seconds: float) -> None:
+        self.metrics.add(known.REQUESTS, 1, method, route, f"{status // 100}xx")
+        self.metrics.observe(known.REQUEST_SECONDS, seconds, route)
 
     def _applied(self) -> None:
         for action in self._on_applied:
@@ -164,7 +187,10 @@ class Service:
                     breaker_limit=self.settings.breaker_limit,
                     session_timeout=self.settings.session_seconds,
                 ),
+                metrics=self.metrics,
             )
+            self.reconciler = Reconciler(self)
+            self._task("reconcile", self.reconciler.run)
             self._task("consumer", self._start_consumer)
             self._task("gaps", self.consumer.run_gaps)
             reading = self.consumer.run_topic_ids if self.settings.bus_groups else self.consumer.run_positions
@@ -207,6 +233,7 @@ class Service:
                 except asyncio.CancelledError:
                     raise
                 except Exception as error:
+                    self.metrics.add(known.LOOP_FAILURES, 1, name)
                     log.error("loop-failed", service=self.name, kind=name, exc_info=error)
                     await asyncio.sleep(1.0)
 
@@ -311,28 +338,64 @@ class Service:
         """Brings the gauges up to date, when they are asked for."""
         metrics = self.metrics
         with contextlib.suppress(*TRANSIENT_ERRORS):
-            async with self.pool.acquire() as connection:
+            async with asyncio.timeout(5.0), self.pool.acquire() as connection:
                 backlog = await connection.fetchrow(self.store_queries["backlog"])
-                parked = await connection.fetchval(self.store_queries["parked_count"])
-            assert backlog is not None
-            metrics.outbox_waiting.set(backlog["waiting"])
-            oldest = backlog["oldest"]
-            metrics.outbox_oldest_seconds.set(max(0.0, time.time() - oldest.timestamp()) if oldest else 0.0)
-            metrics.parked.set(parked)
-        advance(metrics.outbox_published, self.relay.published)
-        advance(metrics.bus_rebuilds, self.relay.rebuilds)
+                assert backlog is not None
+                metrics.set(known.OUTBOX_WAITING, backlog["waiting"])
+                metrics.set(known.OUTBOX_OLDEST, age(backlog["oldest"]))
+                metrics.set(known.PARKED, await connection.fetchval(self.store_queries["parked_count"]))
+                if self.consumer is not None:
+                    await self._observe_completeness(connection)
+                for action in self._on_observe:
+                    await action(connection)
+        metrics.total(known.OUTBOX_PUBLISHED, self.relay.published)
+        metrics.total(known.BUS_REBUILDS, self.relay.rebuilds)
+        metrics.set(known.DISK_FREE, free_at(self.settings.keys_dir))
+        metrics.set(known.BUILD, 1, version("lienthong"))
+        if (expires := expiry_of(self.settings.bus_ca_file)) is not None:
+            metrics.set(known.CERTIFICATE, expires)
+        now = time.monotonic()
+        for name, beat in self._beats.items():
+            metrics.set(known.LOOP_PROGRESS, now - beat, name)
+        if self.reconciler is not None:
+            self.reconciler.observe()
         if self.consumer is not None:
-            lags: dict[str, int] = {}
+            lags = dict.fromkeys(self._consumed, 0)
             for (topic, _), lag in self.consumer.lag().items():
                 lags[topic] = lags.get(topic, 0) + lag
             for topic, lag in lags.items():
-                metrics.consumer_lag.labels(topic).set(lag)
-            advance(metrics.consumer_applied, self.consumer.totals.applied)
-            advance(metrics.consumer_duplicates, self.consumer.totals.duplicates)
-            metrics.consumer_progress_seconds.set(self.consumer.seconds_without_progress())
-            metrics.breaker_open.set(1 if self.consumer.breaker.open else 0)
+                metrics.set(known.CONSUMER_LAG, lag, topic)
+            metrics.total(known.CONSUMER_APPLIED, self.consumer.totals.applied)
+            metrics.total(known.CONSUMER_DUPLICATES, self.consumer.totals.duplicates)
+            metrics.set(known.CONSUMER_PROGRESS, self.consumer.seconds_without_progress())
+            metrics.set(known.BREAKER, 1 if self.consumer.breaker.open else 0)
+
+    async def _observe_completeness(self, connection: Connection) -> None:
+        """How old what is applied is, by topic; a topic that no mark has reached yet says nothing."""
+        for row in await connection.fetch(self.store_queries["complete"]):
+            if row["upto"] is not None:
+                self.metrics.set(known.CONSUMER_BEHIND, age(row["upto"]), row["topic"])
 
 
-def advance(counter: Counter, total: int) -> None:
-    """Moves a counter up to a total that is counted elsewhere."""
-    counter.inc(max(0, total - counter._value.get()))
+def age(instant: datetime | None) -> float:
+    """Seconds since then; 0 for what is not there."""
+    return 0.0 if instant is None else max(0.0, time.time() - instant.timestamp())
+
+
+def free_at(folder: Path) -> int:
+    """Bytes free on the file system of a folder, or of what will hold it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def expiry_of(file: str | None) -> float | None:
+    """Seconds until the first certificate of a PEM file expires; None without one, 0 when it cannot be read."""
+    if file is None:
+        return None
+    from cryptography.x509 import load_pem_x509_certificates
+
+    try:
+        found = load_pem_x509_certificates(Path(file).read_bytes())
+    except (OSError, ValueError):
+        return 0.0
+    return min(certificate.not_valid_after_utc.timestamp() for certificate in found) - time.time()

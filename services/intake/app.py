@@ -41,6 +41,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(tracking_routes(service, store, writer, settings))
     service.app.include_router(erasure_routes(service, store, settings))
     service.app.include_router(petition_routes(service, store, settings))
+    service.on_observe(writer.observe)
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
     return service

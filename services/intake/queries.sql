@@ -91,6 +91,9 @@ INSERT INTO intake.remark (code, sequence, nonce, ciphertext) SELECT * FROM unne
 -- name: due_ticks
 SELECT code FROM intake.dossier WHERE next_tick <= $1 ORDER BY next_tick LIMIT $2
 
+-- name: due_oldest
+SELECT min(next_tick) FROM intake.dossier WHERE next_tick <= clock_timestamp()
+
 -- name: accepted
 SELECT count(*) AS dossiers, coalesce(sum(sequence), 0) AS events FROM intake.dossier
 

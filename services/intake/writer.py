@@ -34,7 +34,8 @@ from shared.contracts import events as ev
 from shared.contracts.codes import LOCAL_ZONE, format_dossier_code, local_day, uuid7
 from shared.contracts.envelope import Envelope
 from shared.directory.directory import Directory
-from shared.service import Service
+from shared.observe.metrics import DUE_BEHIND
+from shared.service import Service, age
 from shared.store.chain import link
 from shared.store.pool import Connection, passes_by_itself
 from shared.web.problem import Problem, Wrong, not_found
@@ -173,6 +174,11 @@ class Writer:
                     if len(codes) == self._limit:
                         continue
             await asyncio.sleep(self._tick_seconds)
+
+    async def observe(self, connection: Connection) -> None:
+        """How far behind the due dates are."""
+        oldest = await connection.fetchval(self._store.queries["due_oldest"])
+        self._service.metrics.set(DUE_BEHIND, age(oldest))
 
     async def move_open(self, *, dry_run: bool) -> list[dict[str, Any]]:
         """Moves the open due dates that the calendar versions in force on them change; what was, or would be, moved."""

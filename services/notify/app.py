@@ -28,5 +28,6 @@ def create(settings: NotifySettings | None = None) -> Service:
     service.on_applied(sender.wake)
     service.app.include_router(common_routes(service))
     service.app.include_router(routes(service, store))
+    service.on_observe(sender.observe)
     service.run_always("sender", sender.run)
     return service

@@ -137,6 +137,11 @@ WHERE id IN (SELECT id FROM notify.notice WHERE state = 'held' AND NOT due AND N
 -- name: notices_to_hold
 SELECT id FROM notify.notice WHERE due AND NOT bound AND state = 'planned' ORDER BY id LIMIT 1000
 
+-- name: notices_waiting
+-- From the partial index of what is not over yet.
+SELECT state, count(*) AS notices, min(planned_at) AS oldest FROM notify.notice
+WHERE state IN ('planned', 'held', 'unknown') GROUP BY state
+
 -- name: notices_due
 -- In the order planned, and of each recipient only the first that is unsent: the next follows when that has gone.
 SELECT id, dossier, recipient, state, provider, bound, tried, nonce, ciphertext, wrapped

@@ -42,7 +42,8 @@ from services.notify.settings import NotifySettings
 from services.notify.store import Store
 from shared.contracts.codes import LOCAL_ZONE
 from shared.directory.bundle import ProviderEntry
-from shared.service import Service
+from shared.observe.metrics import NOTICES_OLDEST, NOTICES_WAITING, SEND_SECONDS, SENDS
+from shared.service import Service, age
 from shared.store.pool import TRANSIENT_ERRORS, connect
 
 log = structlog.get_logger("lienthong.notify")
@@ -51,6 +52,7 @@ CHANNEL = "notify_sender"
 _LOCK = 0x4C54_736D  # advisory lock of the one sender of a site
 CLAIM = 500  # notices at once
 STOP_WITHIN = 1.5  # seconds that calls in flight are given at the end
+SAID = {Taken: "taken", Refused: "refused", NotTaken: "not-taken", NoAnswer: "no-answer"}
 STANDBY = 1.0  # seconds between two looks at the lock
 
 
@@ -105,6 +107,13 @@ class Sender:
         self._awake.set()
         if not self.active:
             self._told_others.set()
+
+    async def observe(self, connection: Any) -> None:
+        """What waits to be told, and for how long."""
+        rows = {row["state"]: row for row in await connection.fetch(self._store.queries["notices_waiting"])}
+        for state in ("planned", "held", "unknown"):
+            self._service.metrics.set(NOTICES_WAITING, rows[state]["notices"] if state in rows else 0, state)
+        self._service.metrics.set(NOTICES_OLDEST, age(rows["planned"]["oldest"]) if "planned" in rows else 0.0)
 
     # -- life
 
@@ -352,7 +361,8 @@ class Sender:
             self._end(row, gateway, Refused("erased"))
             return
         assert gateway.caller is not None
-        call = gateway.health.begin(loop.time())
+        began = loop.time()
+        call = gateway.health.begin(began)
         outcome: Outcome = NoAnswer("cut-off")
         try:
             sms = Sms(row["id"], content["to"], content["text"], self._service.directory.current.sms.sender)
@@ -360,6 +370,7 @@ class Sender:
         finally:
             # A recipient's fault is none of the provider's.
             gateway.health.end(call, loop.time(), failed=isinstance(outcome, NotTaken | NoAnswer))
+            self._service.metrics.observe(SEND_SECONDS, loop.time() - began, gateway.entry.name)
             self._end(row, gateway, outcome)
 
     async def _write(self, gateway: Gateway, rows: Sequence[Any]) -> None:
@@ -394,6 +405,7 @@ class Sender:
                 self._end(row, gateway, NotTaken("not-written"))
 
     def _end(self, row: Any, gateway: Gateway, outcome: Outcome) -> None:
+        self._service.metrics.add(SENDS, 1, gateway.entry.name, SAID[type(outcome)])
         self._ended.append(Ended(row["id"], row["dossier"], gateway.entry.name, outcome))
         self._ended_event.set()
 

@@ -33,6 +33,8 @@ from shared.bus.topic_ids import topic_ids
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import ParkedRecorded
+from shared.observe import metrics as known
+from shared.observe.metrics import Metrics
 from shared.store.inbox import Apply, Fault, Inbox, Name, Outcome, PlaceMoved, Received, Record, read
 from shared.store.log import Log
 from shared.store.pool import TRANSIENT_ERRORS, Connection, Pool, passes_by_itself
@@ -110,12 +112,14 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         ask_owner: AskOwner,
         after_commit: Callable[[], None] = lambda: None,
         settings: ConsumerSettings | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings or ConsumerSettings()
         self.topics = tuple(topics)
         self.group = bus.topic(f"lienthong.{service}")
         self.breaker = Breaker(self.settings.breaker_limit, self.settings.breaker_window)
         self.totals = Outcome()
+        self._metrics = metrics or Metrics(service)
         self.batches = 0
         self.batch_seconds = 0.0
         self._bus, self._service, self._pool, self._ask_owner = bus, service, pool, ask_owner
@@ -201,6 +205,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 return
             self.batches += 1
             self.batch_seconds += time.monotonic() - started
+            self._measure(records, time.monotonic() - started)
         consumer = self._subscriber.consumer
         if self._bus.groups and consumer is not None:
             # A commit that is refused belongs to a membership that has ended: the records come again, as duplicates.
@@ -210,6 +215,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             for r in watermarks:
                 await self._note_watermark(r.value)
             await self._write_complete()
+
+    def _measure(self, records: Sequence[Record], seconds: float) -> None:
+        self._metrics.observe(known.CONSUMER_BATCH, len(records))
+        self._metrics.observe(known.CONSUMER_BATCH_SECONDS, seconds)
+        now = time.time()
+        for envelope in (record.envelope for record in records):
+            if envelope is not None and envelope.mode == "live":
+                delay = max(0.0, now - envelope.recorded.timestamp())
+                trace = envelope.traceparent and envelope.traceparent.split("-")[1]
+                self._metrics.observe(known.CONSUMER_DELAY, delay, envelope.topic, trace=trace)
 
     async def _until_done(self, records: Sequence[Record]) -> bool:
         """Tries a batch until it is stored; False when the consumer is stopped before."""
@@ -227,6 +242,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     parts = range(0, len(records), self.breaker.limit)
                     return all([await self._until_done(records[n : n + self.breaker.limit]) for n in parts])
             except Exception as error:
+                self._metrics.add(known.CONSUMER_RETRIES, 1, type(error).__name__)
                 if passes_by_itself(error):
                     log.warning("batch-retried", service=self._service, error=type(error).__name__, pause=pause)
                 elif not isolate:
@@ -299,6 +315,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if outcome.parked:
             self.breaker.add(len(outcome.parked), time.monotonic())
             for record, fault in outcome.parked:
+                self._metrics.add(known.PARKED_EVENTS, 1, fault.reason)
                 log.warning(
                     "event-parked",
                     service=self._service,

@@ -20,6 +20,8 @@ import asyncpg
 import structlog
 
 from shared.contracts.envelope import Envelope
+from shared.observe import metrics as known
+from shared.observe.metrics import Metrics
 from shared.store.log import envelope_of, family
 from shared.store.pool import TRANSIENT_ERRORS, connect
 from shared.store.queries import Queries
@@ -89,11 +91,13 @@ class Relay:
         settings: RelaySettings | None = None,
         *,
         progress: Callable[[], None] = lambda: None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings or RelaySettings()
         self._url, self._schema, self._bus, self._topics = database_url, schema, bus, tuple(topics)
         self._queries = Queries("shared.store", schema)
         self._progress = progress
+        self._metrics = metrics or Metrics(schema)
         self._awake = asyncio.Event()
         self.channel = f"{schema}_outbox"
         self.held: set[int] = set()
@@ -124,6 +128,7 @@ class Relay:
             except (*TRANSIENT_ERRORS, PublishFailed, asyncpg.PostgresError) as error:
                 if loop.time() - began > 2 * LONGEST_PAUSE:
                     pause = 0.1  # it has worked since the last time
+                self._metrics.add(known.RELAY_INTERRUPTIONS, 1, type(error).__name__)
                 log.warning("relay-interrupted", service=self._schema, error=type(error).__name__, pause=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -213,10 +218,14 @@ class Relay:
         return len(rows)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         for partition, (first, end) in (await self._bus.publish(envelopes)).items():
             if first < self._ends.get(partition, 0):
                 self._emptied.add(partition[0])
             self._ends[partition] = end
+        self._metrics.observe(known.OUTBOX_PUBLISH_SECONDS, loop.time() - began)
+        self._metrics.observe(known.OUTBOX_BATCH, len(envelopes))
         if self._emptied:
             self._next_watch = 0.0
 

@@ -1,6 +1,7 @@
 """What every request passes before a route is looked at: the token, the size and kind of its body."""
 
 import re
+import time
 from collections.abc import Callable, Iterable
 
 from starlette.exceptions import HTTPException
@@ -14,6 +15,12 @@ OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/docs/.*", "/openapi.
 
 
 METRICS = "/metrics"  # a token that comes here is the scraper's, for the route to check
+
+
+# Called after each answer: method, the route as it is declared, status, seconds.
+Answered = Callable[[str, str, int, float], None]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class TooLarge(HTTPException):
@@ -39,7 +46,9 @@ class Gate:
         open_paths: Iterable[str] = (),
         large: dict[str, int] | None = None,
         plain: dict[str, tuple[str, ...]] | None = None,
+        answered: Answered = lambda *_: None,
     ) -> None:
+        self._answered = answered
         self._app, self._verify = app, verify
         self._open = re.compile("|".join(f"(?:{path})" for path in (*OPEN_PATHS, *open_paths)))
         self._large = large or {}
@@ -49,6 +58,21 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began, status = time.perf_counter(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._let_through(scope, receive, sending)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._answered(method, route_of(scope), status, time.perf_counter() - began)
+
+    async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             principal = self._principal(scope)
             scope.setdefault("state", {})["principal"] = principal
@@ -98,6 +122,11 @@ class Gate:
         if not kind and empty:
             return  # a body that is missing is named by the route
         raise Problem(415, "media-type", f"Send the body as {' or '.join(allowed)}.", headers={"Accept": allowed[0]})
+
+
+def route_of(scope: Scope) -> str:
+    """The declared path, such as `/v1/dossiers/{code}`: a label of few values. What no route took is one value."""
+    return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _header(scope: Scope, name: bytes) -> str:

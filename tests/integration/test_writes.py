@@ -178,7 +178,9 @@ async def test_probes_and_what_services_ask_each_other(toy: RunningSite) -> None
 
     async def counted() -> bool:
         text = (await nobody.get("/metrics")).text
-        return "lienthong_routing_consumer_applied_total 3.0" in text and 'consumer_lag_records{topic="' in text
+        return (
+            'lienthong_consumer_applied_events_total{service="routing"} 3.0' in text and "consumer_lag_records{" in text
+        )
 
     await toy.until(counted)
     open_metrics = await nobody.get("/metrics", headers={"Accept": "application/openmetrics-text"})
