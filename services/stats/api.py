@@ -1,29 +1,33 @@
 """HTTP of stats: parse, call, answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AfterValidator, Field, StringConstraints
-from starlette.responses import HTMLResponse, Response
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from services.stats import report as ii06a
 from services.stats.dashboard import Dashboard
 from services.stats.figures import CELLS, freshness, indicators, local_text, own_index, ranking, report_ii06a
 from services.stats.index766 import formulas_on, index766
 from services.stats.indicator import Period, last_instant, local_midnight
+from services.stats.pages import report_page
+from services.stats.published import SCHEDULE, Wanted, heading, heading_of, publish
 from services.stats.rebuild import rebuild
 from services.stats.settings import StatsSettings
+from services.stats.sheet import XLSX_TYPE, as_xlsx
 from services.stats.store import By, Question, Store
 from shared.contracts.codes import Instant, Name
 from shared.directory.directory import Directory, UnknownAgency
 from shared.security.access import scope_of
 from shared.security.tokens import Principal, Role
 from shared.service import Service
-from shared.web.app import Asking, Body, allow, known_agency, router
+from shared.web.app import Asking, Body, allow, known_agency, one_of, router
 from shared.web.openapi import READS
 from shared.web.problem import Problem, Wrong, forbidden, invalid, not_found
+from shared.web.writes import Answer, Writes
 
 PAGE = 200
 WINDOWS = {
@@ -137,9 +141,41 @@ class ProvinceCounts(Body):
     group_scores: GivenScores | None = None
 
 
+class ToPublish(Body):
+    """Which report is to be frozen. `from` and `to` are local dates, both inside."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=False)
+
+    agency: Annotated[str, Field(max_length=60)]
+    first: Day = Field(alias="from")
+    last: Day = Field(alias="to")
+    subtree: Annotated[bool, Field(strict=True)] = False
+    by: By = "receiving"
+    rows: ii06a.Rows = "field"
+
+
+Form = Annotated[Literal["json", "csv", "xlsx", "html"], Query(alias="format")]
+_REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/csv": {}, "text/html": {}, XLSX_TYPE: {}}}
+}
+
+
+def in_form(form: str, made: Mapping[str, Any], over: ii06a.Heading, name: str) -> Response:
+    """A report in the form that was asked for."""
+    if form == "json":
+        return JSONResponse(made)
+    if form == "html":
+        return HTMLResponse(report_page(made, over))
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    if form == "csv":
+        return Response(ii06a.as_csv(made, over.rows), headers=headers, media_type="text/csv; charset=utf-8")
+    return Response(as_xlsx(made, over), headers=headers, media_type=XLSX_TYPE)
+
+
 def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequence[str]) -> APIRouter:
     """The routes of stats."""
     api = router()
+    writes = Writes(service)
     dashboard = Dashboard(service, store, settings, topics)
 
     def directory() -> Directory:
@@ -153,13 +189,16 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
             raise not_found("This agency") from None
         return sorted(directory().subtree(found)) if subtree else [found]
 
+    def reaches(who: Principal, agencies: Sequence[str], *, named: bool) -> bool:
+        bound = who.role in OWN_SCOPE or (who.role is Role.LEADER and named)
+        scope = scope_of(who, directory()) if bound else None
+        return scope is None or scope.issuperset(agencies)
+
     def may_ask(who: Principal, agencies: Sequence[str], *, named: bool = False) -> None:
         """Desk, officer and portal ask about their own scope; a leader about all, and about dossiers by name (`named`)
         in its subtree; auditor, operator and admin about everything."""
         allow(who, *READERS)
-        bound = who.role in OWN_SCOPE or (who.role is Role.LEADER and named)
-        scope = scope_of(who, directory()) if bound else None
-        if scope is not None and not scope.issuperset(agencies):
+        if not reaches(who, agencies, named=named):
             raise forbidden("This is outside what your token reaches.")
 
     async def fresh(connection: Any) -> dict[str, Any]:
@@ -237,27 +276,70 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
             rows = await store.behind(connection, question, cell, cursor or "", limit)
         return page([_behind(row) for row in rows], limit, "code")
 
-    @api.get("/v1/reports/II.06a", tags=["reports"], response_model=None)
-    async def report(
-        who: Asking,
-        period: Period_,
-        form: Annotated[Literal["json", "csv", "xlsx"], Query(alias="format")] = "json",
-    ) -> Response | dict[str, Any]:
-        """Report II.06a by field, its identities proven."""
+    @api.get("/v1/reports/II.06a", tags=["reports"], response_model=None, responses=_REPORT)
+    async def report(who: Asking, period: Period_, rows: ii06a.Rows = "field", form: Form = "json") -> Response:
+        """Report II.06a by field, agency or procedure, its identities proven; `html` is a page made for print."""
         question = await asked(who, period)
         async with service.pool.acquire() as connection:
             try:
-                made = await report_ii06a(store, connection, question, directory())
+                made = await report_ii06a(store, connection, question, directory(), rows)
             except ii06a.IdentityBroken as broken:
                 raise Problem(500, "identity-broken", str(broken)) from broken
             await note(connection, period, question)
-        if form == "json":
-            return made
-        name = f"II.06a-{period.agency}-{period.first}-{period.last}.{form}"
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        if form == "csv":
-            return Response(ii06a.as_csv(made), headers=headers, media_type="text/csv; charset=utf-8")
-        return Response(ii06a.as_xlsx(made), headers=headers, media_type=ii06a.XLSX_TYPE)
+        over = heading(directory(), period.agency, period.first, period.last, question.period.judged, rows)
+        return in_form(form, made, over, f"II.06a-{period.agency}-{period.first}-{period.last}")
+
+    @api.post("/v1/published-reports", tags=["reports"], status_code=201)
+    async def publish_report(
+        who: Annotated[Principal, Depends(one_of(Role.LEADER))], request: Request, body: ToPublish
+    ) -> Response:
+        """Freezes report II.06a of a period that is over, under a number."""
+        period = Asked(body.agency, body.first, body.last, body.subtree, body.by)
+        question = await asked(who, period, named=True)
+        now = datetime.now(UTC)
+        if last_instant(period.last) >= now:
+            raise invalid("The period is not over yet.", "/to", "period-open")
+        wanted = Wanted(period.agency, question.agencies, period.subtree, period.first, period.last, body.by, body.rows)
+
+        async def act(connection: Any) -> Answer:
+            number = await publish(store, connection, wanted, directory(), now, who.subject)
+            row = await connection.fetchrow(store["report_get"], number)
+            return Answer(201, _published(row), {"Location": f"/v1/published-reports/{number}"})
+
+        return await writes.write(request, who, act)
+
+    @api.get("/v1/published-reports", tags=["reports"])
+    async def published_reports(
+        who: Asking,
+        agency: Agency,
+        subtree: bool = False,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+    ) -> dict[str, Any]:
+        """The reports that were published of these agencies, by number; `restated` counts what changed since."""
+        agencies = agencies_of(known_agency(agency), subtree)
+        may_ask(who, agencies)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store["reports"], agencies, cursor or "", limit)
+        return page([_published(row, restated=row["restated"]) for row in rows], limit, "number")
+
+    @api.get("/v1/published-reports/{number}", tags=["reports"], response_model=None, responses=_REPORT)
+    async def published_report(
+        who: Asking, number: Annotated[str, Path(max_length=200)], form: Form = "json"
+    ) -> Response:
+        """A published report as it was frozen, and what has been restated since."""
+        async with service.pool.acquire() as connection:
+            row = await connection.fetchrow(store["report_get"], number)
+            if row is None:
+                raise not_found("This report")
+            may_ask(who, row["agencies"])
+            if form != "json":
+                return in_form(form, row["figures"], heading_of(directory(), row), number)
+            restated = await connection.fetch(
+                store["report_restated"], row["from_day"], row["to_day"], row["agencies"], row["known"]
+            )
+        items = [_since(change) for change in restated] if reaches(who, row["agencies"], named=True) else []
+        return JSONResponse(_published(row, restated=len(restated)) | row["figures"] | {"restatements": items})
 
     @api.post("/v1/index766", tags=["index"], openapi_extra=READS)
     async def compute_index(who: Asking, request: Request, body: ProvinceCounts) -> dict[str, Any]:
@@ -369,4 +451,36 @@ def _restatement(row: Any) -> dict[str, Any]:
         "because": {"event": str(row["event"]), "type": row["type"]},
         "happened": local_text(row["happened"]),
         "known_since": local_text(row["known"]),
+        "reports": row["reports"],
+    }
+
+
+def _since(row: Any) -> dict[str, Any]:
+    """A restatement of a published report's period."""
+    return {
+        "dossier": row["dossier"],
+        "agency": row["agency"],
+        "changes": row["changes"],
+        "because": {"event": str(row["event"]), "type": row["type"]},
+        "happened": local_text(row["happened"]),
+        "known_since": local_text(row["known"]),
+    }
+
+
+def _published(row: Any, restated: int = 0) -> dict[str, Any]:
+    """What a published report is, without its figures."""
+    return {
+        "number": row["number"],
+        "report": row["report"],
+        "agency": row["agency"],
+        "agencies": len(row["agencies"]),
+        "by": row["by"],
+        "rows_by": row["rows"],
+        "from": row["from_day"].isoformat(),
+        "to": row["to_day"].isoformat(),
+        "as_of": local_text(row["judged"]),
+        "known_at": local_text(row["known"]),
+        "published_at": local_text(row["published"]),
+        "scheduled": row["publisher"] == SCHEDULE,
+        "restated": restated,
     }

@@ -2,6 +2,7 @@
 
 from services.stats.api import routes
 from services.stats.handlers import Handlers
+from services.stats.published import ScheduledReports
 from services.stats.settings import StatsSettings
 from services.stats.snapshots import Snapshots
 from services.stats.store import Store
@@ -35,4 +36,6 @@ def create(settings: StatsSettings | None = None) -> Service:
     service.app.include_router(routes(service, store, settings, TOPICS))
     snapshots = Snapshots(service, store, settings.snapshot_every, settings.group)
     service.run_always("snapshots", snapshots.run)
+    reports = ScheduledReports(service, store, TOPICS, settings.reports_every)
+    service.run_always("reports", reports.run, silent_for=60.0 + settings.reports_every)
     return service

@@ -9,14 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from importlib import resources
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment
-
 from services.stats.figures import freshness, indicators, suppressed
 from services.stats.indicator import Period, last_instant, local_midnight, month_of
+from services.stats.pages import templates
 from services.stats.settings import StatsSettings
 from services.stats.store import Question, Store
 from shared.contracts.codes import LOCAL_ZONE, local_day
@@ -41,11 +39,7 @@ class Dashboard:
 
     def __init__(self, service: Service, store: Store, settings: StatsSettings, topics: Sequence[str]) -> None:
         self._service, self._store, self._settings, self._topics = service, store, settings, topics
-        text = resources.files("services.stats").joinpath("templates/dashboard.html").read_text(encoding="utf-8")
-        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        environment.filters["number"] = shown
-        environment.filters["percent"] = shown_percent
-        self._template = environment.from_string(text)
+        self._template = templates().get_template("dashboard.html")
         self._kept, self._until = "", 0.0
         self._making = asyncio.Lock()
 
@@ -129,15 +123,3 @@ def drawn(today: date, counts: Mapping[date, tuple[int, int]], group: int) -> di
         bars.append(Bar(day, round(index * step, 1), received, resolved))
     trend = [(day, *pair) for day, pair in told]
     return {"bars": bars, "trend": trend, "highest": highest, "width": WIDTH, "height": HEIGHT, "step": step}
-
-
-def shown(number: float | None) -> str:
-    """Vietnamese figures: 1.234 and 12,5; what is hidden is a dash."""
-    if number is None:
-        return "–"
-    text = f"{number:,}" if isinstance(number, int) else f"{number:,.2f}"
-    return text.translate(str.maketrans(",.", ".,"))
-
-
-def shown_percent(number: float | None) -> str:
-    return "–" if number is None else f"{shown(float(number))} %"

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from services.stats.index766 import Formulas, index766
 from services.stats.indicator import days, half_up, share
-from services.stats.report import report
-from services.stats.store import Question, Store
+from services.stats.report import Rows, report
+from services.stats.store import Part, Question, Store
 from shared.contracts.codes import LOCAL_ZONE
 from shared.directory.directory import Directory
 from shared.store.pool import Connection
@@ -79,13 +79,22 @@ async def indicators(store: Store, connection: Connection, question: Question) -
 
 
 async def report_ii06a(
-    store: Store, connection: Connection, question: Question, directory: Directory
+    store: Store, connection: Connection, question: Question, directory: Directory, rows: Rows = "field"
 ) -> dict[str, Any]:
-    """Report II.06a by field. Raises report.IdentityBroken."""
-    names = {procedure.field.code: procedure.field.name for procedure in directory.procedures.values()}
-    rows = await store.figures_by(connection, question, "field")
-    counted = [(names.get(row["part"], row["part"]), row) for row in rows if row["received"]]
+    """Report II.06a by field, agency or procedure. Raises report.IdentityBroken."""
+    names = names_of(directory, rows)
+    found = await store.figures_by(connection, question, rows)
+    counted = [(names.get(row["part"], row["part"]), row) for row in found if row["received"]]
     return report(sorted(counted, key=lambda entry: entry[0]))
+
+
+def names_of(directory: Directory, part: Part) -> dict[str, str]:
+    """What people call the fields, agencies or procedures, by code."""
+    if part == "agency":
+        return {code: agency.name for code, agency in directory.agencies.items()}
+    if part == "procedure":
+        return {code: procedure.name for code, procedure in directory.procedures.items()}
+    return {procedure.field.code: procedure.field.name for procedure in directory.procedures.values()}
 
 
 async def own_index(

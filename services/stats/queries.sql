@@ -127,8 +127,45 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::date[], $4::date[], $5::jsonb[]
                      $8::timestamptz[], $9::timestamptz[], $10::boolean[])
 
 -- name: restatements
-SELECT number, dossier, agency, from_day, to_day, changes, event, type, happened, known
-FROM {schema}.restatement WHERE agency = ANY ($1::text[]) AND number > $2 ORDER BY number LIMIT $3
+-- With the numbers of the reports that were published before the change was known and count this dossier.
+SELECT s.number, s.dossier, s.agency, s.from_day, s.to_day, s.changes, s.event, s.type, s.happened, s.known,
+       ARRAY(SELECT r.number FROM {schema}.published_report r
+             WHERE r.from_day = s.from_day AND r.to_day = s.to_day AND s.agency = ANY (r.agencies) AND r.known < s.known
+             ORDER BY r.number) AS reports
+FROM {schema}.restatement s WHERE s.agency = ANY ($1::text[]) AND s.number > $2 ORDER BY s.number LIMIT $3
+
+-- name: report_lock
+-- Editions of one report are numbered one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('lienthong-stats-report ' || $1, 0))
+
+-- name: report_editions
+SELECT count(*) FROM {schema}.published_report WHERE regexp_replace(number, '-[0-9]+$', '') = $1
+
+-- name: report_put
+INSERT INTO {schema}.published_report (number, report, agency, agencies, by, rows, from_day, to_day, judged, known,
+    published, publisher, figures)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), $11, $12)
+
+-- name: report_get
+SELECT * FROM {schema}.published_report WHERE number = $1
+
+-- name: reports
+SELECT number, report, agency, agencies, by, rows, from_day, to_day, judged, known, published, publisher,
+       (SELECT count(*) FROM {schema}.restatement s
+        WHERE s.from_day = r.from_day AND s.to_day = r.to_day AND s.agency = ANY (r.agencies) AND s.known > r.known)
+       AS restated
+FROM {schema}.published_report r WHERE agency = ANY ($1::text[]) AND number > $2 ORDER BY number LIMIT $3
+
+-- name: report_restated
+SELECT dossier, agency, changes, event, type, happened, known FROM {schema}.restatement
+WHERE from_day = $1 AND to_day = $2 AND agency = ANY ($3::text[]) AND known > $4 ORDER BY number LIMIT 1000
+
+-- name: reports_scheduled
+SELECT number FROM {schema}.published_report WHERE number = ANY ($1::text[])
+
+-- name: began
+-- When the first dossier of these agencies was heard of, microseconds since 1970: what ended before was not kept here.
+SELECT min(began) FROM {schema}.dossier WHERE agency = ANY ($1::text[])
 
 -- name: figures
 -- One row: every count of the Indicators JSON that comes from dossiers. $6 procedure, $7 field, null for all.
@@ -152,8 +189,8 @@ FROM {seen}
 WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
 
 -- name: figures_by
--- The same counts for each agency ($7 'agency') or each field ($7 'field').
-SELECT CASE $7::text WHEN 'agency' THEN {side} ELSE field END AS part,
+-- The same counts for each agency, field or procedure ($7).
+SELECT CASE $7::text WHEN 'agency' THEN {side} WHEN 'procedure' THEN procedure ELSE field END AS part,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'online') AS online,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'counter') AS counter,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'postal') AS postal,

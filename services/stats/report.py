@@ -1,11 +1,11 @@
-"""Report II.06a: 13 columns by field (lĩnh vực), its identities proven, as JSON, CSV and XLSX. Pure."""
+"""Report II.06a: 13 columns by field (lĩnh vực), agency or procedure, its identities proven; as JSON and CSV. Pure."""
 
 import csv
 import io
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-from xml.sax.saxutils import escape
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
 
 HEADER = (
     *("STT", "Lĩnh vực", "Tiếp nhận: tổng số", "Tiếp nhận: trực tuyến", "Tiếp nhận: trực tiếp, bưu chính"),
@@ -19,6 +19,25 @@ SHAPE: Mapping[str, Sequence[str]] = {
     "pending": ("total", "within", "overdue"),
 }
 TOTAL = "Tổng số"
+Rows = Literal["field", "agency", "procedure"]
+ROW_HEADER: Mapping[Rows, str] = {"field": HEADER[1], "agency": "Cơ quan", "procedure": "Thủ tục hành chính"}
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What stands above the figures of a report that is handed in. `number`: of a published one."""
+
+    agency: str
+    above: str | None
+    first: date
+    last: date
+    judged: datetime
+    rows: Rows = "field"
+    number: str | None = None
+
+    @property
+    def period(self) -> str:
+        return f"Từ ngày {self.first:%d/%m/%Y} đến ngày {self.last:%d/%m/%Y}"
 
 
 class IdentityBroken(Exception):
@@ -69,71 +88,19 @@ def report(fields: Iterable[tuple[str, Mapping[str, int]]]) -> dict[str, Any]:
     return {"rows": rows, "total": total}
 
 
-def lines(made: Mapping[str, Any]) -> list[list[str | int]]:
+def lines(made: Mapping[str, Any], rows: Rows = "field") -> list[list[str | int]]:
     """The 13 columns: a header, the rows, the total last."""
-    body = [[row["number"], row["name"], *_numbers(row)] for row in made["rows"]]
-    return [list(HEADER), *body, ["", TOTAL, *_numbers(made["total"])]]
+    body = [[row["number"], row["name"], *numbers(row)] for row in made["rows"]]
+    header = [HEADER[0], ROW_HEADER[rows], *HEADER[2:]]
+    return [header, *body, ["", TOTAL, *numbers(made["total"])]]
 
 
-def _numbers(row: Mapping[str, Any]) -> list[int]:
+def numbers(row: Mapping[str, Any]) -> list[int]:
     return [row[group][cell] for group, shape in SHAPE.items() for cell in shape]
 
 
-def as_csv(made: Mapping[str, Any]) -> bytes:
+def as_csv(made: Mapping[str, Any], rows: Rows = "field") -> bytes:
     """UTF-8 with a byte order mark: spreadsheets then read Vietnamese letters right."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(lines(made))
+    csv.writer(text, lineterminator="\r\n").writerows(lines(made, rows))
     return b"\xef\xbb\xbf" + text.getvalue().encode()
-
-
-# ------------------------------------------------------------------------------------------------------------- XLSX
-
-XLSX_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-_HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
-_MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
-_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-_KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml"
-
-_PARTS = {
-    "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types">'
-    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-    '<Default Extension="xml" ContentType="application/xml"/>'
-    f'<Override PartName="/xl/workbook.xml" ContentType="{_KIND}.sheet.main+xml"/>'
-    f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_KIND}.worksheet+xml"/>'
-    f'<Override PartName="/xl/styles.xml" ContentType="{_KIND}.styles+xml"/></Types>',
-    "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
-    f'<Relationship Id="rId1" Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-    "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_OFFICE}"><sheets>'
-    '<sheet name="II.06a" sheetId="1" r:id="rId1"/></sheets></workbook>',
-    "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
-    f'<Relationship Id="rId1" Type="{_OFFICE}/worksheet" Target="worksheets/sheet1.xml"/>'
-    f'<Relationship Id="rId2" Type="{_OFFICE}/styles" Target="styles.xml"/></Relationships>',
-    "xl/styles.xml": f'<styleSheet xmlns="{_MAIN}"><fonts count="1"><font><sz val="11"/><name val="Calibri"/></font>'
-    '</fonts><fills count="2"><fill><patternFill patternType="none"/></fill><fill><patternFill patternType="gray125"/>'
-    '</fill></fills><borders count="1"><border><left/><right/><top/><bottom/><diagonal/></border></borders>'
-    '<cellStyleXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0"/></cellStyleXfs><cellXfs count="1">'
-    '<xf numFmtId="0" fontId="0" fillId="0" borderId="0" xfId="0"/></cellXfs><cellStyles count="1">'
-    '<cellStyle name="Normal" xfId="0" builtinId="0"/></cellStyles></styleSheet>',
-}
-
-
-def as_xlsx(made: Mapping[str, Any]) -> bytes:
-    """One sheet of an Office Open XML workbook (ECMA-376), texts inline: no more than 13 columns of text and numbers."""
-    rows = "".join(
-        f'<row r="{number}">{"".join(_cell(number, column, value) for column, value in enumerate(line))}</row>'
-        for number, line in enumerate(lines(made), 1)
-    )
-    sheet = f'<worksheet xmlns="{_MAIN}"><sheetData>{rows}</sheetData></worksheet>'
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as book:
-        for name, part in {**_PARTS, "xl/worksheets/sheet1.xml": sheet}.items():
-            book.writestr(zipfile.ZipInfo(name), _HEAD + part, zipfile.ZIP_DEFLATED)
-    return file.getvalue()
-
-
-def _cell(row: int, column: int, value: str | int) -> str:
-    place = f"{chr(ord('A') + column)}{row}"
-    if isinstance(value, int):
-        return f'<c r="{place}"><v>{value}</v></c>'
-    return f'<c r="{place}" t="inlineStr"><is><t>{escape(value)}</t></is></c>' if value else ""

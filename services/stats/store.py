@@ -25,6 +25,7 @@ from shared.store.pool import Connection
 from shared.store.queries import Queries
 
 By = Literal["receiving", "deciding", "working"]
+Part = Literal["agency", "field", "procedure"]
 
 SIDES = {"receiving": ("fact", "agency"), "deciding": ("fact", "deciding"), "working": ("working", "agency")}
 PARTS = (  # the statements that ask by a side
@@ -158,9 +159,7 @@ class Store:
         assert row is not None
         return row
 
-    async def figures_by(
-        self, connection: Connection, question: Question, part: Literal["agency", "field"]
-    ) -> list[Any]:
+    async def figures_by(self, connection: Connection, question: Question, part: Part) -> list[Any]:
         return await connection.fetch(self._by["figures_by", question.by], *question.parameters, part)
 
     async def figures_index(self, connection: Connection, question: Question) -> Any:

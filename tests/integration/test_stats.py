@@ -3,16 +3,18 @@
 import csv
 import io
 import random
-import zipfile
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from xml.etree import ElementTree
 
 import httpx
+import openpyxl
 import orjson
 import pytest
 
+from services.stats.app import TOPICS
+from services.stats.pages import shown
+from services.stats.published import ScheduledReports
 from services.stats.rebuild import rebuild
 from services.stats.store import Store
 from shared.contracts.codes import LOCAL_ZONE, uuid7
@@ -123,14 +125,102 @@ async def _same_rows_in_csv_and_xlsx(client: httpx.AsyncClient, report: dict[str
     assert {len(row) for row in rows} == {13}
     assert len(rows) == len(report["rows"]) + 2
     assert rows[-1][2] == str(report["total"]["received"]["total"])
-    book = (await client.get("/v1/reports/II.06a", params={**question, "format": "xlsx"})).content
-    sheet = ElementTree.fromstring(zipfile.ZipFile(io.BytesIO(book)).read("xl/worksheets/sheet1.xml"))
-    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-    lines = [
-        ["".join(part.text or "" for part in cell.iter() if part.tag in (f"{space}t", f"{space}v")) for cell in row]
-        for row in sheet.iter(f"{space}row")
+    book = await workbook(client, "/v1/reports/II.06a", question)
+    plain = [
+        ["" if value is None else str(value) for value in row] for row in book.worksheets[0].iter_rows(values_only=True)
     ]
-    assert lines[1:-1] == rows[1:-1]
+    assert plain == rows
+    assert {cell.number_format for row in book.worksheets[0].iter_rows(2, min_col=3) for cell in row} == {"#,##0"}
+    form = book.worksheets[1]
+    cells = list(form.iter_rows(values_only=True))
+    assert cells[0][6] == "CỘNG HÒA XÃ HỘI CHỦ NGHĨA VIỆT NAM"
+    assert cells[5][0] == "Kỳ báo cáo: Từ ngày 01/03/2026 đến ngày 31/03/2026"
+    top = next(at for at, row in enumerate(cells) if row[0] == "(1)") + 1
+    assert [[str(value) for value in row] for row in cells[top : top + len(rows) - 2]] == rows[1:-1]
+    assert [str(value) for value in cells[top + len(rows) - 2][2:]] == rows[-1][2:]
+    assert any(row[8] == "THỦ TRƯỞNG ĐƠN VỊ" for row in cells)
+    assert {"A8:A9", "C8:F8", "G8:J8", "K8:M8"} <= {str(area) for area in form.merged_cells.ranges}
+    page = (await client.get("/v1/reports/II.06a", params={**question, "format": "html"})).text
+    assert "@media print" in page
+    assert f"<strong>{shown(report['total']['received']['total'])}</strong>" in page
+
+
+async def workbook(client: httpx.AsyncClient, path: str, question: dict[str, Any]) -> openpyxl.Workbook:
+    """The report as a spreadsheet program would show it: formulas by the value that they hold."""
+    answer = await client.get(path, params={**question, "format": "xlsx"})
+    assert answer.status_code == 200, answer.text
+    return openpyxl.load_workbook(io.BytesIO(answer.content), data_only=True)
+
+
+async def test_a_published_report_stays_and_its_restatements_point_at_it(site: RunningSite) -> None:
+    life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+    life.now = datetime(2026, 3, 3, 3, tzinfo=UTC)
+    life.receive()
+    await publish(site, [(life.agency, life.events)])
+    client = site.client("stats", Role.LEADER, "H55", subtree=True)
+    quarter = {"from": "2025-12-15", "to": "2026-03-14"}
+    wanted = {"agency": COMMUNE, **quarter}
+    key = {"Idempotency-Key": "quarter"}
+    made = await client.post("/v1/published-reports", json=wanted, headers=key)
+    assert made.status_code == 201, made.text
+    number = made.json()["number"]
+    assert number == f"II.06a-{COMMUNE}-2026-Q1-1"
+    assert (await client.post("/v1/published-reports", json=wanted, headers=key)).json() == made.json()
+    assert (await client.post("/v1/published-reports", json=wanted)).json()["number"].endswith("-Q1-2")
+    before = await get(client, f"/v1/published-reports/{number}")
+    assert before["total"]["pending"]["total"] == 1
+    assert before["restatements"] == []
+
+    life.now += timedelta(minutes=1)
+    life.recorded = datetime.now(UTC)
+    life.stop()
+    await append(site, "intake", [life.events[-1].envelope])
+    await counted(site, {life.code: 2})
+    after = await get(client, f"/v1/published-reports/{number}")
+    assert (after["rows"], after["total"]) == (before["rows"], before["total"])
+    assert after["restated"] == 1
+    assert after["restatements"][0]["changes"]["resolved.total"] == 1
+    sheet = (await workbook(client, f"/v1/published-reports/{number}", {})).worksheets
+    assert sheet[0].cell(sheet[0].max_row, 11).value == 1
+    assert sheet[1].cell(3, 1).value == f"Số: {number}"
+    items = (await get(client, "/v1/restatements", agency=COMMUNE))["items"]
+    told = next(item for item in items if item["from"] == quarter["from"])
+    assert told["reports"] == [number, f"II.06a-{COMMUNE}-2026-Q1-2"]
+    listed = (await get(client, "/v1/published-reports", agency="H55", subtree="true"))["items"]
+    assert [entry["restated"] for entry in listed] == [1, 1]
+
+    desk = site.client("stats", Role.DESK, COMMUNE)
+    assert (await desk.post("/v1/published-reports", json=wanted)).status_code == 403
+    assert (await desk.get(f"/v1/published-reports/{number}")).status_code == 200
+    assert (await site.client("stats", Role.DESK, "H55.201").get(f"/v1/published-reports/{number}")).status_code == 403
+    open_period = {**wanted, "to": "2100-01-01"}
+    refused = await client.post("/v1/published-reports", json=open_period)
+    assert refused.json()["errors"][0]["pointer"] == "/to"
+    assert (await client.get("/v1/published-reports/nothing")).status_code == 404
+
+
+async def test_the_laws_reports_are_published_on_their_day_once_all_is_counted(site: RunningSite) -> None:
+    life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+    life.now = life.recorded = datetime(2026, 3, 3, 3, tzinfo=UTC)
+    life.receive()
+    await publish(site, [(life.agency, life.events)])
+    client = site.client("stats")
+    await site.until(lambda: get_complete(client))
+    reports = ScheduledReports(site.services["stats"], Store(), TOPICS, 60.0)
+    assert await reports.round(datetime(2026, 3, 17, 17, 0, tzinfo=UTC) - timedelta(microseconds=1)) == []
+    commune = await reports.round(datetime(2026, 3, 17, 17, 0, tzinfo=UTC))  # 00:00 of the 18th at the commune
+    assert commune == [f"II.06a-{COMMUNE}-2026-T03-1", f"II.06a-{COMMUNE}-2026-Q1-1"]
+    assert await reports.round(datetime(2026, 3, 18, 3, tzinfo=UTC)) == []
+    province = await reports.round(datetime(2026, 3, 25, 3, tzinfo=UTC))
+    assert set(province) == {"II.06a-H55-all-2026-T03-1", "II.06a-H55-all-2026-Q1-1"}
+    items = (await get(client, "/v1/published-reports", agency="H55"))["items"]
+    assert all(item["scheduled"] for item in items)
+    # What ended before the first dossier was heard of was kept elsewhere.
+    assert await site.value("SELECT count(*) FROM stats.published_report WHERE to_day < '2026-03-01'") == 0
+
+
+async def get_complete(client: httpx.AsyncClient) -> Any:
+    return (await get(client, "/v1/freshness"))["complete_to"]
 
 
 async def test_rebuild_names_and_mends_what_differs(site: RunningSite) -> None:
