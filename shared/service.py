@@ -18,7 +18,6 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLScram512
-from starlette.types import ASGIApp
 
 from shared.bus.consumer import PARKED_TOPIC, Consumer, ConsumerSettings
 from shared.bus.publisher import WATERMARK_TOPIC, Publisher
@@ -29,6 +28,7 @@ from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
 from shared.observe.reconcile import Reconciler
 from shared.security.keys import load_keys
+from shared.security.oidc import Provider
 from shared.security.tokens import Role, Tokens
 from shared.settings import Settings
 from shared.store.inbox import Apply
@@ -80,9 +80,11 @@ class Service:
         self.log = Log(name)
         self.store_queries = Queries("shared.store", name)
         self.app: FastAPI = make_app(title, description)
-        self.asgi: ASGIApp = Gate(
+        self.provider = Provider(settings)
+        self.asgi = Gate(
             self.app,
             verify=self.tokens.verify,
+            provider=self.provider.verify if self.provider.configured else None,
             open_paths=open_paths,
             large=large,
             plain=plain,

@@ -47,6 +47,17 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(60.0, gt=0, description="Between two looks at the books with the owners.")
     metrics_token: SecretStr | None = Field(None, description="If set, /metrics asks for it as a bearer token.")
 
+    oidc_issuer: str = Field("", description="A province's own OpenID provider, as its tokens name it; empty: none.")
+    oidc_audience: str = Field("", description="Whom the provider's tokens must be meant for.")
+    oidc_jwks: str = Field("", description="Address or file of its keys; empty: as its discovery document says.")
+    oidc_name_claim: str = Field("sub", description="The claim that names the person; dots lead into nested ones.")
+    oidc_role_claim: str = Field("role", description="The claim with the role or roles.")
+    oidc_agency_claim: str = Field("agency", description="The claim with the agency's code, in either form.")
+    oidc_subtree_claim: str = Field("subtree", description="The claim that is true for the agencies below as well.")
+    oidc_roles: dict[str, str] = Field({}, description="The provider's roles to ours, the strongest first (JSON).")
+    oidc_client_id: str = Field("", description="The desk pages' own client; empty: no login through the provider.")
+    oidc_client_secret: SecretStr | None = None
+
     def bus(self) -> BusSettings:
         return BusSettings(
             bootstrap=self.bus_bootstrap,

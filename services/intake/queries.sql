@@ -106,17 +106,94 @@ SELECT contact_ref FROM intake.contact WHERE person_hash = $1
 -- name: open_under_calendar
 SELECT code FROM intake.dossier WHERE agency = ANY ($1::text[]) AND state IN (2, 4, 5, 6, 7) AND code > $2
 ORDER BY code LIMIT $3
--- name: listed
-SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, sequence
+
+-- Lists. They are planned anew for each question (store.py), so that a filter that was not asked for costs nothing and the
+-- others find their index.
+
+-- name: listed_own
+-- By code, of some agencies: each is read through its own indexes. After $2; state $3, overdue $4, code like $5.
+SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+     FROM intake.dossier d
+     WHERE d.agency = own.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5)
+     ORDER BY code LIMIT $6)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+     FROM intake.dossier d
+     WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5)
+     ORDER BY code LIMIT $6)) AS found
+ORDER BY code LIMIT $6
+
+-- name: listed_receiving
+-- By code, of one receiving agency, as far as the scope $7 goes.
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
 FROM intake.dossier
-WHERE code > $1
-  AND ($2::text[] IS NULL OR agency = ANY ($2) OR deciding_agency = ANY ($2))
-  AND ($3::text IS NULL OR sender = $3)
-  AND ($4::text IS NULL OR agency = $4)
-  AND ($5::smallint IS NULL OR state = $5)
-  AND ($6::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < clock_timestamp()) = $6)
-  AND ($7::text IS NULL OR code LIKE $7)
-ORDER BY code LIMIT $8
+WHERE agency = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($7::text[] IS NULL OR agency = ANY ($7) OR deciding_agency = ANY ($7))
+ORDER BY code LIMIT $6
+
+-- name: listed_site
+-- By code, of the whole site or many agencies: read in the order of their codes.
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+FROM intake.dossier
+WHERE ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5)
+ORDER BY code LIMIT $6
+
+-- name: listed_sent
+-- By code, what one portal sent.
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+FROM intake.dossier
+WHERE sender = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR agency = $7)
+ORDER BY code LIMIT $6
+
+-- name: work
+-- The open dossiers of some agencies by due date: after ($2, $3) and before $4; $5: only those whose clock runs.
+SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+     FROM intake.dossier d
+     WHERE d.agency = own.agency AND state IN (2, 4, 5, 6, 7) AND (due_at, code) > ($2, $3) AND due_at < $4
+         AND (NOT $5::boolean OR overdue_from IS NOT NULL)
+     ORDER BY due_at, code LIMIT $6)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+     FROM intake.dossier d
+     WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND state IN (2, 4, 5, 6, 7) AND (due_at, code) > ($2, $3) AND due_at < $4
+         AND (NOT $5::boolean OR overdue_from IS NOT NULL)
+     ORDER BY due_at, code LIMIT $6)) AS found
+ORDER BY due_at, code LIMIT $6
+
+-- name: waiting
+-- The dossiers of some agencies in a state that is not open to the clock (1, 9), by code.
+SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+     FROM intake.dossier d
+     WHERE d.agency = own.agency AND state = $2::smallint AND code > $3
+     ORDER BY code LIMIT $4)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+     FROM intake.dossier d
+     WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND state = $2::smallint AND code > $3
+     ORDER BY code LIMIT $4)) AS found
+ORDER BY code LIMIT $4
+
+-- name: register
+-- What some agencies received after ($2, $3) and before $4, in the order of receipt.
+SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, body
+    FROM intake.dossier d
+    WHERE d.agency = own.agency AND (received_at, code) > ($2, $3) AND received_at < $4
+    ORDER BY received_at, code LIMIT $5) AS found
+ORDER BY received_at, code LIMIT $5
 
 -- name: found
 SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, sequence

@@ -16,6 +16,9 @@ from shared.store.pool import Connection
 from shared.store.queries import Queries
 from shared.web.writes import RequestKey
 
+FEW_AGENCIES = 200
+"""Up to so many agencies are read each through its own index; above, a list by code is read in the order of the codes."""
+
 CONTACT, DOSSIER = "lienthong.contact.v1", "lienthong.dossier.v1"
 
 
@@ -122,11 +125,52 @@ class Store:
         cursor: str | None,
         limit: int,
     ) -> list[Any]:
+        """Dossiers by code, each shape of the question through the statement whose indexes answer it."""
         pattern = None if part is None else f"{part}%" if part[0].isalpha() else f"%{part}%"
         agencies = None if scope is None else sorted(scope)
-        return await connection.fetch(
-            self.queries["listed"], cursor or "", agencies, sender, agency, state, overdue, pattern, limit
-        )
+        filters = (cursor or "", state, overdue, pattern, limit)
+        if sender is not None:
+            return await self._planned(connection, "listed_sent", sender, *filters, agency)
+        if agency is not None:
+            return await self._planned(connection, "listed_receiving", agency, *filters, agencies)
+        if agencies is not None and len(agencies) <= FEW_AGENCIES:
+            return await self._planned(connection, "listed_own", agencies, *filters)
+        return await self._planned(connection, "listed_site", agencies, *filters)
+
+    async def work(
+        self,
+        connection: Connection,
+        agencies: Sequence[str],
+        after: tuple[datetime, str],
+        before: datetime,
+        running: bool,
+        limit: int,
+    ) -> list[Any]:
+        """Open dossiers by due date; `running`: without those whose clock stands still."""
+        return await self._planned(connection, "work", list(agencies), *after, before, running, limit)
+
+    async def waiting(
+        self, connection: Connection, agencies: Sequence[str], state: int, cursor: str, limit: int
+    ) -> list[Any]:
+        """Dossiers in 1 or 9, which wait for the desk."""
+        return await self._planned(connection, "waiting", list(agencies), state, cursor, limit)
+
+    async def register(
+        self,
+        connection: Connection,
+        agencies: Sequence[str],
+        after: tuple[datetime, str],
+        before: datetime,
+        limit: int,
+    ) -> list[Any]:
+        """What was received, in the order of receipt, each with its body."""
+        return await self._planned(connection, "register", list(agencies), *after, before, limit)
+
+    async def _planned(self, connection: Connection, name: str, *arguments: Any) -> list[Any]:
+        """A list, planned for these very arguments."""
+        async with connection.transaction(readonly=True):
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            return await connection.fetch(self.queries[name], *arguments)
 
     async def refs_of(self, connection: Connection, phone: str | None, citizen_id: str | None) -> list[str]:
         """The contacts with this phone number or citizen id."""

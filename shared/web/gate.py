@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,9 +33,9 @@ class TooLarge(HTTPException):
 class Gate:
     """401 before anything else, then 413 and 415. The principal is then in `request.state.principal`.
 
-    `open_paths`: regular expressions of paths that need no token; a token that comes all the same must be good.
-    `large`: paths whose bodies may be larger, with their limit. `plain`: regular expressions of paths that take other
-    bodies than JSON.
+    `provider`: reads the tokens that the site's own key did not sign. `open_paths`: regular expressions of paths that
+    need no token; a token that comes all the same must be good. `large`: paths whose bodies may be larger, with their
+    limit. `plain`: regular expressions of paths that take other bodies than JSON.
     """
 
     def __init__(
@@ -43,13 +43,14 @@ class Gate:
         app: ASGIApp,
         *,
         verify: Callable[[str], Principal],
+        provider: Callable[[str], Awaitable[Principal]] | None = None,
         open_paths: Iterable[str] = (),
         large: dict[str, int] | None = None,
         plain: dict[str, tuple[str, ...]] | None = None,
         answered: Answered = lambda *_: None,
     ) -> None:
         self._answered = answered
-        self._app, self._verify = app, verify
+        self._app, self._verify, self._provider = app, verify, provider
         self._open = re.compile("|".join(f"(?:{path})" for path in (*OPEN_PATHS, *open_paths)))
         self._large = large or {}
         self._plain = [(re.compile(path), kinds) for path, kinds in (plain or {}).items()]
@@ -74,7 +75,7 @@ class Gate:
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            principal = self._principal(scope)
+            principal = await self._principal(scope)
             scope.setdefault("state", {})["principal"] = principal
             self._check_kind(scope)
             limit = self._large.get(scope["path"], MAX_BODY)
@@ -100,16 +101,25 @@ class Gate:
 
         await self._app(scope, limited, send)
 
-    def _principal(self, scope: Scope) -> Principal | None:
+    async def _principal(self, scope: Scope) -> Principal | None:
         scheme, _, token = _header(scope, b"authorization").partition(" ")
         if token.strip() and scheme.lower() == "bearer" and scope["path"] != METRICS:
             try:
-                return self._verify(token.strip())
+                return await self.authenticate(token.strip())
             except TokenRefused as error:
                 raise _unauthorized(str(error)) from None
         if self._open.fullmatch(scope["path"]) is None:
             raise _unauthorized("This needs a bearer token: Authorization: Bearer …")
         return None
+
+    async def authenticate(self, token: str) -> Principal:
+        """The principal of a token of the site or of its provider; raises TokenRefused."""
+        try:
+            return self._verify(token)
+        except TokenRefused:
+            if self._provider is None:
+                raise
+            return await self._provider(token)
 
     def _check_kind(self, scope: Scope) -> None:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
