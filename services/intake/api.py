@@ -1,7 +1,5 @@
 """Intake over HTTP: parse, call, answer."""
 
-import re
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -10,26 +8,24 @@ from pydantic import AfterValidator, model_validator
 from starlette.responses import Response
 
 from services.intake import acts
-from services.intake.deadlines import explained
 from services.intake.dossier import Actor, Dossier
 from services.intake.imports import Imports
+from services.intake.reading import CODE, actor_of, explanation, must_be_code, readable
 from services.intake.settings import IntakeSettings
 from services.intake.store import DOSSIER, Store
 from services.intake.writer import Command, Result, Writer, etag, local_text
-from shared.clock import deadline
 from shared.contracts.codes import AgencyCode, Name, Phone, check_dossier_code
 from shared.contracts.envelope import parse
-from shared.security.access import in_scope, scope_of, sees_personal_data
+from shared.security.access import scope_of, sees_personal_data
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.web.app import Body, one_of, router
 from shared.web.openapi import READS
-from shared.web.problem import Problem, not_found
+from shared.web.problem import not_found
 from shared.web.writes import replayed, request_key
 
 PAGE = 100
 LINES = "application/x-ndjson"
-_CODE = re.compile(r"[0-9A-Z.\-]{1,60}")
 
 # Who may do what (the contract's 'Principals'); admin may do all.
 ROLES: dict[str, tuple[Role, ...]] = {
@@ -85,11 +81,6 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     api = router()
     imports = Imports(service, store, writer)
 
-    def actor_of(who: Principal) -> Actor:
-        bound = who.role in (Role.DESK, Role.OFFICER)
-        back = timedelta(hours=settings.backdating_hours) if bound else None
-        return Actor(who.role.value, who.subject, back)  # type: ignore[arg-type]
-
     async def answered(request: Request, who: Principal, command: Command) -> Response:
         command.key = await request_key(request, who)
         command.if_match = request.headers.get("if-match")
@@ -99,19 +90,21 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     async def receive_new(request: Request, who: Desk, body: acts.NewDossier) -> Response:
         """Takes a dossier in at a desk: state 2, with its code, due date and tracking pin."""
         scope = scope_of(who, service.directory.current)
-        return await answered(request, who, Command("new", body, actor_of(who), scope=scope))
+        return await answered(request, who, Command("new", body, actor_of(who, settings), scope=scope))
 
     @api.post("/v1/submissions", status_code=201, tags=["dossiers"])
     async def submit(request: Request, who: Sender, body: acts.NewSubmission) -> Response:
         """Sends a dossier in, from portal or desk: state 1. The same code again updates it while it is in 1."""
         scope = None if who.role is Role.PORTAL and who.agency is None else scope_of(who, service.directory.current)
-        return await answered(request, who, Command("submit", body, actor_of(who), code=body.code, scope=scope))
+        return await answered(
+            request, who, Command("submit", body, actor_of(who, settings), code=body.code, scope=scope)
+        )
 
     def operation(name: str, model: type[acts.Act]) -> None:
         async def do(request: Request, who: Principal, code: str, body: Any) -> Response:
-            _must_be_code(code)
+            must_be_code(code)
             scope = None if who.role is Role.PORTAL else scope_of(who, service.directory.current)
-            return await answered(request, who, Command(name, body, actor_of(who), code=code, scope=scope))
+            return await answered(request, who, Command(name, body, actor_of(who, settings), code=code, scope=scope))
 
         do.__annotations__ |= {"who": Annotated[Principal, Depends(one_of(*ROLES[name]))], "body": model}
         do.__doc__ = f"The operation `{name}` on a dossier."
@@ -157,22 +150,6 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         answer = await imports.run(await request.body(), source, mode, actor, scope, dry_run=dry_run)
         return Response(answer, media_type=LINES)
 
-    async def readable(who: Principal, code: str) -> Dossier:
-        """A dossier that the principal may read, else 404 (its existence is private)."""
-        _must_be_code(code)
-        async with service.pool.acquire() as connection:
-            dossier = await store.read(connection, code)
-        if dossier is None:
-            raise not_found("This dossier")
-        if who.role is Role.PORTAL:
-            if dossier.sender != who.subject:
-                raise not_found("This dossier")
-        elif not in_scope(
-            who, service.directory.current, dossier.agency, dossier.deciding_agency, *dossier.working.values()
-        ):
-            raise not_found("This dossier")
-        return dossier
-
     @api.get("/v1/dossiers", tags=["dossiers"])
     async def listed(
         who: Reader,
@@ -188,7 +165,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         sender = who.subject if who.role is Role.PORTAL else None
         if agency is not None and agency not in directory.agencies:
             raise not_found("This agency")
-        if q and _CODE.fullmatch(q.strip().upper()) is None:
+        if q and CODE.fullmatch(q.strip().upper()) is None:
             return _page([])  # no code has this in it
         part = q.strip().upper() if q else None
         async with service.pool.acquire() as connection:
@@ -200,7 +177,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     @api.get("/v1/dossiers/{code}", tags=["dossiers"])
     async def one(request: Request, who: Reader, code: str) -> Response:
         """A dossier as it stands; with its applicant for desk and admin, and each such read is recorded."""
-        dossier = await readable(who, code)
+        dossier = await readable(service, store, who, code)
         body = _described(dossier)
         if sees_personal_data(who) and dossier.contact_ref is not None:
             async with service.pool.acquire() as connection:
@@ -221,7 +198,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         who: Reader, code: str, cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None
     ) -> dict[str, Any]:
         """Every event of a dossier, in order; nothing is ever taken out of it."""
-        await readable(who, code)
+        await readable(service, store, who, code)
         async with service.pool.acquire() as connection:
             envelopes = await service.log.after(connection, DOSSIER, code, cursor or 0, PAGE + 1)
         items = []
@@ -243,25 +220,8 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     @api.get("/v1/dossiers/{code}/explain", tags=["dossiers"])
     async def explain(who: Reader, code: str, lang: Literal["vi", "en"] = "vi") -> dict[str, Any]:
         """Why this due date: every interval counted or skipped, with its rule and calendar version."""
-        dossier = await readable(who, code)
-        if dossier.limit is None or dossier.received_at is None or dossier.due_at is None:
-            raise Problem(409, "no-due-date", "This dossier was never received: it has no due date.")
-        found = deadline(
-            dossier.limit,
-            dossier.received_at,
-            dossier.calendar_in(service.directory.current),
-            pauses=dossier.clock_pauses(),
-            extension=dossier.clock_extension(),
-            kept=dossier.kept_due,
-        )
-        return {
-            "code": code,
-            "limit": dossier.limit.model_dump(mode="json"),
-            "received_at": local_text(dossier.received_at),
-            **explained(found, dossier.limit, lang),
-            # What was promised stands, also where a kept or rescheduled date differs from the plain count.
-            "due_at": local_text(dossier.due_at),
-        }
+        dossier = await readable(service, store, who, code)
+        return explanation(dossier, service.directory.current, lang)
 
     @api.get("/v1/accepted", tags=["internal"])
     async def accepted(who: Counting) -> dict[str, Any]:
@@ -286,12 +246,6 @@ def _response(result: Result) -> Response:
         return result.problem.response()
     assert result.answer is not None
     return result.answer.response()
-
-
-def _must_be_code(text: str) -> None:
-    """404 for what no dossier can have as its code."""
-    if _CODE.fullmatch(text) is None:
-        raise not_found("This dossier")
 
 
 def _page(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,9 +3,14 @@
 from services.intake.api import routes
 from services.intake.catalogue import catalogue_routes
 from services.intake.deadlines import deadline_routes
+from services.intake.desk_api import OPEN as DESK
+from services.intake.desk_api import PLAIN as DESK_FORMS
+from services.intake.desk_api import desk_routes
 from services.intake.erasure_api import erasure_routes
 from services.intake.handlers import TOPICS, Handlers
 from services.intake.imports import MAX_IMPORT
+from services.intake.pages import OPEN as STATIC
+from services.intake.pages import Pages, page_routes
 from services.intake.petitions_api import petition_routes
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
@@ -27,9 +32,9 @@ def create(settings: IntakeSettings | None = None) -> Service:
         settings,
         title="Liên Thông: intake",
         description="Receives dossiers, keeps their lifecycle and deadline, publishes dossier events.",
-        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*"),
+        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*", *DESK, *STATIC),
         large={"/v1/imports": MAX_IMPORT},
-        plain={"/v1/imports": LINES, **PLAIN},
+        plain={"/v1/imports": LINES, **PLAIN, **DESK_FORMS},
     )
     store = Store(service)
     writer = Writer(service, store, settings.batch_limit, settings.tick_seconds)
@@ -42,6 +47,9 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(erasure_routes(service, store, settings))
     service.app.include_router(petition_routes(service, store, settings))
     service.on_observe(writer.observe)
+    pages = Pages(service)
+    service.app.include_router(page_routes())
+    service.app.include_router(desk_routes(service, store, writer, settings, pages))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
     return service

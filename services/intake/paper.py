@@ -29,7 +29,11 @@ TITLES: Final[Mapping[Form, tuple[str, str]]] = {
 }
 REGISTER: Final = "Sổ theo dõi hồ sơ"
 
-_RETURN: Final = {"counter": "Trực tiếp tại bộ phận một cửa", "postal": "Qua bưu chính công ích", "online": "Trực tuyến"}
+_RETURN: Final = {
+    "counter": "Trực tiếp tại bộ phận một cửa",
+    "postal": "Qua bưu chính công ích",
+    "online": "Trực tuyến",
+}
 _CHANNEL: Final = {"counter": "Trực tiếp", "online": "Trực tuyến", "postal": "Bưu chính công ích"}
 _WHO: Final = {"citizen": "Ông/bà", "business": "Tổ chức, doanh nghiệp", "household": "Hộ kinh doanh"}
 _RESULT: Final = {"granted": "Đồng ý", "denied": "Không đồng ý"}
@@ -172,7 +176,11 @@ def _receipt(given: _Given) -> Paper:
         (
             str(number),
             component["name"],
-            "Bản số hóa" if component.get("digitised") else "Dữ liệu dùng lại" if component.get("reused") else "Bản giấy",
+            "Bản số hóa"
+            if component.get("digitised")
+            else "Dữ liệu dùng lại"
+            if component.get("reused")
+            else "Bản giấy",
         )
         for number, component in enumerate(d.components, 1)
     )
@@ -219,7 +227,9 @@ def _refusal(given: _Given) -> Paper:
         past.time,
         opening=f"Bộ phận tiếp nhận và trả kết quả {given.agency(given.dossier.agency)} không tiếp nhận hồ sơ sau:",
         facts=(*given.person(), ("Lý do", data.reason), ("Từ chối lúc", moment(past.time))),
-        closing=("Ông/bà có thể chuẩn bị lại và nộp hồ sơ mới, hoặc phản ánh, kiến nghị nếu không đồng ý với lý do trên.",),
+        closing=(
+            "Ông/bà có thể chuẩn bị lại và nộp hồ sơ mới, hoặc phản ánh, kiến nghị nếu không đồng ý với lý do trên.",
+        ),
         signs=(("Người nộp hồ sơ", "Ký, ghi rõ họ tên"), ("Người tiếp nhận hồ sơ", "Ký, ghi rõ họ tên")),
     )
 

@@ -196,7 +196,7 @@ SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
 ORDER BY received_at, code LIMIT $5
 
 -- name: found
-SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, sequence
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
 FROM intake.dossier
 WHERE contact_ref = ANY ($1::text[]) AND code > $2
   AND ($3::text[] IS NULL OR agency = ANY ($3) OR deciding_agency = ANY ($3))

@@ -20,6 +20,8 @@ class IntakeSettings(Settings):
 
     erasures_file: Path | None = Field(None, description="Where erasures are noted beside the database, for `restore`.")
 
+    public_url: str = Field("", description="Where people reach this service, for QR codes and logins: https://….")
+
     @property
     def track_window(self) -> timedelta:
         return timedelta(minutes=self.track_minutes)

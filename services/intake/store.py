@@ -155,16 +155,17 @@ class Store:
         """Dossiers in 1 or 9, which wait for the desk."""
         return await self._planned(connection, "waiting", list(agencies), state, cursor, limit)
 
-    async def register(
+    async def register_of(
         self,
         connection: Connection,
         agencies: Sequence[str],
         after: tuple[datetime, str],
         before: datetime,
         limit: int,
-    ) -> list[Any]:
-        """What was received, in the order of receipt, each with its body."""
-        return await self._planned(connection, "register", list(agencies), *after, before, limit)
+    ) -> list[Dossier]:
+        """What these agencies received, in the order of receipt."""
+        rows = await self._planned(connection, "register", list(agencies), *after, before, limit)
+        return [from_json(row["body"]) for row in rows]
 
     async def _planned(self, connection: Connection, name: str, *arguments: Any) -> list[Any]:
         """A list, planned for these very arguments."""

@@ -1,0 +1,232 @@
+"""The desk's pages: who gets in, and a counter day without a browser."""
+
+import re
+from html import unescape
+
+import httpx
+import pytest
+
+from shared.security.tokens import Role
+from tests.harness import RunningSite
+from tests.integration.intake_site import HOME, OTHER, SAME_DAY, THREE_DAYS, client, received, site
+
+__all__ = ["site"]
+
+
+def browser(site: RunningSite, role: Role = Role.DESK, agency: str | None = HOME) -> httpx.AsyncClient:
+    """A client with cookies and no token of its own; `log_in` gives it a session."""
+    found = site.client("intake", None)
+    found.headers["Accept"] = "text/html"
+    return found
+
+
+async def log_in(site: RunningSite, role: Role = Role.DESK, agency: str | None = HOME) -> httpx.AsyncClient:
+    web = browser(site)
+    token = site.services["intake"].tokens.issue(role, agency=agency)
+    answer = await web.post("/desk/login", data={"token": token})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/desk"), answer.text
+    return web
+
+
+def hidden(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found is not None, name
+    return unescape(found[1])
+
+
+async def csrf(web: httpx.AsyncClient) -> str:
+    return hidden((await web.get("/desk")).text, "csrf")
+
+
+@pytest.mark.parametrize("path", ["/", "/desk", "/desk/new", "/desk/dossiers/H55.242-261126-0001", "/desk/register"])
+async def test_a_page_without_a_token_is_401_with_the_login_form(site: RunningSite, path: str) -> None:
+    answer = await browser(site).get(path)
+    assert answer.status_code == 401
+    assert 'lang="vi"' in answer.text
+    assert '<form method="post" action="/desk/login">' in answer.text
+    assert 'name="token"' in answer.text
+    assert "script" not in answer.headers["content-security-policy"]
+
+
+async def test_a_bad_token_is_401_and_a_role_without_pages_403(site: RunningSite) -> None:
+    answer = await browser(site).post("/desk/login", data={"token": "nonsense"})
+    assert (answer.status_code, "aria-invalid" in answer.text) == (401, True)
+    token = site.services["intake"].tokens.issue(Role.OPERATOR)
+    assert (await browser(site).post("/desk/login", data={"token": token})).status_code == 403
+
+
+async def test_the_session_cookie_is_the_browsers_alone_and_means_nothing_to_the_interface(site: RunningSite) -> None:
+    web = await log_in(site)
+    answer = await browser(site).post(
+        "/desk/login", data={"token": site.services["intake"].tokens.issue(Role.DESK, agency=HOME)}
+    )
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert (await web.get("/v1/dossiers")).status_code == 401
+
+
+async def test_a_form_without_the_sessions_secret_is_refused(site: RunningSite) -> None:
+    web = await log_in(site)
+    answer = await web.post(f"/desk/new/{SAME_DAY}", data={"name": "Nguyễn Thị Bưởi"})
+    assert answer.status_code == 403
+    foreign = await browser(site).post("/desk/login", data={"token": "x"}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert foreign.status_code == 403
+
+
+async def test_logging_out_ends_the_session(site: RunningSite) -> None:
+    web = await log_in(site)
+    await web.post("/desk/logout", data={"csrf": await csrf(web)})
+    assert (await web.get("/desk")).status_code == 401
+
+
+async def test_a_bearer_token_opens_the_pages_too_and_needs_no_secret(site: RunningSite) -> None:
+    desk = client(site, Role.DESK, HOME)
+    assert (await desk.get("/desk")).status_code == 200
+    made = await desk.post(f"/desk/new/{SAME_DAY}", data=form())
+    assert made.status_code == 303, made.text
+
+
+def form(**more: str | list[str]) -> dict[str, str | list[str]]:
+    return {
+        "kind": "citizen",
+        "name": "Nguyễn Thị Bưởi",
+        "phone": "0912 345 678",
+        "channel": "counter",
+        "return_by": "counter",
+        "receiving_agency": HOME,
+        "component": ["Tờ khai đăng ký khai sinh", "Giấy chứng sinh"],
+        "digitised": ["Giấy chứng sinh"],
+        **more,
+    }
+
+
+async def take_in(web: httpx.AsyncClient, procedure: str = SAME_DAY, **more: str | list[str]) -> str:
+    page = await web.get(f"/desk/new/{procedure}")
+    assert page.status_code == 200, page.text
+    data = form(csrf=hidden(page.text, "csrf"), key=hidden(page.text, "key"), **more)
+    answer = await web.post(f"/desk/new/{procedure}", data=data)
+    assert answer.status_code == 303, answer.text
+    again = await web.post(f"/desk/new/{procedure}", data=data)
+    assert again.headers["location"] == answer.headers["location"]  # a second click is the same dossier
+    code = re.search(r"/desk/dossiers/([^?]+)\?done=new", answer.headers["location"])
+    assert code is not None
+    return code[1]
+
+
+async def do(web: httpx.AsyncClient, code: str, operation: str, **fields: str) -> httpx.Response:
+    page = await web.get(f"/desk/dossiers/{code}")
+    data = {"csrf": hidden(page.text, "csrf"), "version": hidden(page.text, "version"), **fields}
+    if operation == "correction":
+        data["undoes"] = hidden(page.text, "undoes")
+    return await web.post(f"/desk/dossiers/{code}/{operation}", data=data)
+
+
+async def test_procedures_are_found_without_tones(site: RunningSite) -> None:
+    web = await log_in(site)
+    page = (await web.get("/desk/new", params={"q": "dang ky khai sinh"})).text
+    assert f'href="/desk/new/{SAME_DAY}"' in page
+    assert f'href="/desk/new/{THREE_DAYS}"' not in page
+    assert "nghia vu" not in page
+    assert "Không" in (await web.get("/desk/new/9.999999")).text
+
+
+async def test_a_counter_day(site: RunningSite) -> None:
+    web, officer = await log_in(site), await log_in(site, Role.OFFICER)
+    code = await take_in(web)
+    page = (await web.get(f"/desk/dossiers/{code}", params={"done": "new"})).text
+    assert "Nguyễn Thị Bưởi" in page
+    assert f"/desk/dossiers/{code}/forms/receipt" in page
+    assert code in (await web.get("/desk")).text
+    started = await do(officer, code, "start")
+    assert started.headers["location"].endswith("?done=start")
+    assert "Nguyễn Thị Bưởi" not in (await officer.get(f"/desk/dossiers/{code}")).text
+    assert (await do(web, code, "supplement-request", reason="Giấy chứng sinh bản gốc")).status_code == 303
+    assert "Giấy chứng sinh bản gốc" in (await web.get(f"/desk/dossiers/{code}/forms/supplement")).text
+    assert (await do(web, code, "supplement")).status_code == 303
+    assert (await do(officer, code, "resolution", result="granted")).status_code == 303
+    assert code in (await web.get("/desk", params={"show": "resolved"})).text
+    assert (await do(web, code, "return", by="counter")).status_code == 303
+    assert (await do(web, code, "rating", level="satisfied")).status_code == 303
+    page = (await web.get(f"/desk/dossiers/{code}")).text
+    assert "Đã trả kết quả" in page
+    assert "Hẹn trả kết quả" in page  # why it was due when it was
+    for name in ("receipt", "supplement", "control"):
+        pdf = await web.get(f"/desk/dossiers/{code}/forms/{name}.pdf")
+        assert (pdf.status_code, pdf.content[:5]) == (200, b"%PDF-"), name
+    assert (await web.get(f"/desk/dossiers/{code}/forms/refusal")).status_code == 404
+    assert (await officer.get(f"/desk/dossiers/{code}/forms/receipt")).status_code == 403
+
+
+async def test_what_was_filled_in_wrongly_is_named_and_kept(site: RunningSite) -> None:
+    web = await log_in(site)
+    page = (await web.get(f"/desk/new/{SAME_DAY}")).text
+    data = form(csrf=hidden(page, "csrf"), key=hidden(page, "key"), phone="12", name="")
+    answer = await web.post(f"/desk/new/{SAME_DAY}", data=data)
+    assert answer.status_code == 422
+    assert 'id="phone-wrong"' in answer.text
+    assert 'id="name-wrong"' in answer.text
+    assert 'value="12"' in answer.text
+    code = (await received(client(site, Role.DESK, HOME)))["code"]
+    wrong = await do(web, code, "extension", reason="Mưa lũ", due_at="2020-01-01T10:00")
+    assert wrong.status_code == 422
+    assert 'id="extension-due_at-wrong"' in wrong.text
+
+
+async def test_a_mistake_is_undone_and_a_stale_page_refused(site: RunningSite) -> None:
+    web = await log_in(site)
+    code = (await received(client(site, Role.DESK, HOME)))["code"]
+    stale = (await web.get(f"/desk/dossiers/{code}")).text
+    assert (await do(web, code, "supplement-request", reason="nhầm")).status_code == 303
+    assert (await do(web, code, "correction", reason="nhầm hồ sơ")).status_code == 303
+    page = (await web.get(f"/desk/dossiers/{code}")).text
+    assert "<s>Yêu cầu bổ sung</s>" in page
+    answer = await web.post(
+        f"/desk/dossiers/{code}/stop",
+        data={"csrf": hidden(stale, "csrf"), "version": hidden(stale, "version"), "reason": "x"},
+    )
+    assert answer.status_code == 412
+    assert "vừa được người khác cập nhật" in answer.text
+
+
+async def test_scope_and_role_hold_on_pages_too(site: RunningSite) -> None:
+    code = (await received(client(site, Role.DESK, HOME)))["code"]
+    elsewhere, officer = await log_in(site, Role.DESK, OTHER), await log_in(site, Role.OFFICER)
+    assert (await elsewhere.get(f"/desk/dossiers/{code}")).status_code == 404
+    assert code not in (await elsewhere.get("/desk")).text
+    assert (await officer.get("/desk/new")).status_code == 403
+    answer = await officer.post(f"/desk/dossiers/{code}/return", data={"csrf": await csrf(officer), "by": "counter"})
+    assert answer.status_code == 403
+
+
+async def test_a_dossier_is_found_by_code_phone_and_citizen_id(site: RunningSite) -> None:
+    desk = client(site, Role.DESK, HOME)
+    applicant = {"kind": "citizen", "name": "Lê Văn Bình", "phone": "0987654321", "citizen_id": "019200001234"}
+    code = (await received(desk, applicant=applicant))["code"]
+    web = await log_in(site)
+    secret = await csrf(web)
+    for wanted in ("0987 654 321", "019200001234", code[:-2]):
+        page = await web.post("/desk/find", data={"csrf": secret, "q": wanted})
+        assert code in page.text, wanted
+    there = await web.post("/desk/find", data={"csrf": secret, "q": code.lower()})
+    assert there.headers["location"] == f"/desk/dossiers/{code}"
+
+
+async def test_the_register_lists_the_period_and_prints(site: RunningSite) -> None:
+    web = await log_in(site)
+    code = await take_in(web, name="Hoàng Thị Sim")
+    page = (await web.get("/desk/register")).text
+    assert code in page
+    assert "Hoàng Thị Sim" in page
+    assert code not in (await web.get("/desk/register", params={"from": "2020-01-01", "to": "2020-01-31"})).text
+    pdf = await web.get("/desk/register", params={"pdf": "true"})
+    assert pdf.content[:5] == b"%PDF-"
+    assert (await web.get("/desk/register", params={"agency": OTHER})).status_code == 404
+
+
+async def test_the_language_is_remembered(site: RunningSite) -> None:
+    web = await log_in(site)
+    assert "Work list" in (await web.get("/desk", params={"lang": "en"})).text
+    assert '<html lang="en">' in (await web.get("/desk/new")).text
+    await web.get("/desk", params={"lang": "vi"})
+    assert "Việc cần làm" in (await web.get("/desk")).text
