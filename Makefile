@@ -8,7 +8,7 @@ DATA ?= data/site
 LOCK := --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka bench chaos lint lock up clean
+.PHONY: help setup demo test test-kafka bench chaos mutants lint lock up clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: $(STAMP) ## Measure beside the floors (ONLY=P1,P3; BUS=embedded needs no 
 
 chaos: $(STAMP) ## Break a site at work and judge it (FAULTS=200 SEED=1 BUS=kafka)
 	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),200) --seed $(or $(SEED),1) --bus $(or $(BUS),kafka)
+
+mutants: $(STAMP) ## Take out one mechanism at a time and see its promise's tests fail (ONLY=3 for one promise)
+	$(BIN)/python -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

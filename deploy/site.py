@@ -32,10 +32,11 @@ from shared.store.pool import TRANSIENT_ERRORS, Connection, connect
 
 log = structlog.get_logger("lienthong.site")
 
-# Connections of each service's pool; with one for its relay's locks the four stay below 32 of the database's 40.
-# At five dossiers a second more of them only cost memory: 5 to 10 MB each.
-POOL = 3
-# What an emptied embedded bus is filled with again, in MB: a third of what makes its supervisor restart it.
+# Connections of each service's pool, beside one for its relay's locks. At five dossiers a second more of them only cost
+# memory, some 7 MB each.
+POOL = 2
+# What an emptied embedded bus is filled with again, in MB for the whole site: a service's share must leave room below
+# what makes its supervisor restart it, or the refill would make it restart.
 BUS_WINDOW_MB = 32
 READY_WITHIN = 60.0
 SERVICE_ENDS_WITHIN = 3.0
@@ -128,7 +129,13 @@ class SiteProcess:
         async def make_all(bootstrap: str) -> None:
             await make_topics(bootstrap, {bus.topic(name): bus.partitions for name in TOPICS})
 
-        self._broker = EmbeddedBroker(self.data, self._ports.bus, caught_up=self._caught_up, prepare=make_all)
+        self._broker = EmbeddedBroker(
+            self.data,
+            self._ports.bus,
+            restart_above_mb=given.bus_restart_above_mb,
+            caught_up=self._caught_up,
+            prepare=make_all,
+        )
         await self._broker.start()
         self._watch(self._broker.watch)
 
@@ -160,7 +167,7 @@ class SiteProcess:
         if "bus_bootstrap" not in given.model_fields_set:
             told |= {
                 "bus_bootstrap": f"127.0.0.1:{self._ports.bus}",
-                "bus_window_mb": BUS_WINDOW_MB,
+                "bus_window_mb": max(1, (given.bus_window_mb or BUS_WINDOW_MB) // len(SERVICES)),
                 # What the embedded broker has not: idempotent producers, and groups that are joined within seconds.
                 "bus_idempotent": False,
                 "bus_groups": False,

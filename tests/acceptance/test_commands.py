@@ -1,5 +1,6 @@
 """The commands that act on a running site."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from deploy.cli.main import app
 from deploy.demo.sample import SAMPLE
 from shared.security.tokens import Role
-from tests.acceptance.command import Up, lienthong, receipt, reconciled
+from tests.acceptance.command import Up, lienthong, receipt, reconciled, running
 
 
 def test_every_command_explains_itself() -> None:
@@ -155,6 +156,21 @@ def test_the_books_agree(up: Up) -> None:
         assert hop["missing"] == []
         assert {"hop", "from", "to", "events", "applied", "keys"} <= set(hop)
     assert books["parked"] == []
+
+
+def test_promise_5_what_is_missing_is_named_with_its_hop_and_dossier(tmp_path: Path) -> None:
+    """A consumer that forgot a dossier, as after a table was restored from an older copy."""
+    with running(tmp_path / "data") as site:
+        with site.http("intake") as http:
+            codes = [http.post("/v1/dossiers", json=receipt()).json()["code"] for _ in range(3)]
+        reconciled(site.data)
+        asyncio.run(site.rows("DELETE FROM stats.inbox WHERE key = $1", codes[1]))
+        done = lienthong("reconcile", "--json", data=site.data)
+        assert done.returncode == 1
+        books = json.loads(done.stdout)
+        assert books["reconciled"] is False
+        unequal = [(hop["hop"], hop["topic"], hop["to"], hop["missing"]) for hop in books["hops"] if not hop["equal"]]
+        assert unequal == [("applied", "lienthong.dossier.v1", "stats", [codes[1]])]
 
 
 def test_what_is_rebuilt_is_what_is_live(up: Up) -> None:

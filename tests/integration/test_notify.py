@@ -318,7 +318,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------- the ordinary
 
 
-async def test_told_once_through_the_file(notify: RunningSite, tmp_path: Path) -> None:
+async def test_promise_9_told_once_through_the_file(notify: RunningSite, tmp_path: Path) -> None:
     dossier = Intake(notify, "H55.242-301012-0001")
     contact, received, started, resolved = (
         dossier.contact(**CANARY),
@@ -343,7 +343,7 @@ async def test_told_once_through_the_file(notify: RunningSite, tmp_path: Path) -
     assert (first.key, first.header["ce_type"]) == (dossier.code.encode(), "vn.lienthong.notice.planned.v1")
 
 
-async def test_nothing_personal_outside_the_seals(notify: RunningSite, tmp_path: Path) -> None:
+async def test_promise_10_nothing_personal_outside_the_seals(notify: RunningSite, tmp_path: Path) -> None:
     dossier = Intake(notify, "H55.242-301012-0002")
     await dossier.say(dossier.received(), dossier.contact(**CANARY))
     [item] = await reach(notify, dossier.code, "sent")
@@ -741,7 +741,9 @@ async def restart(site: RunningSite) -> None:
 
 
 @pytest.mark.parametrize("was_written", [True, False])
-async def test_after_a_crash_the_file_is_looked_up(notify: RunningSite, tmp_path: Path, was_written: bool) -> None:
+async def test_promise_9_after_a_crash_the_file_is_looked_up(
+    notify: RunningSite, tmp_path: Path, was_written: bool
+) -> None:
     dossier = Intake(notify, "H55.242-301012-0120")
     await dossier.say(dossier.contact(**CANARY), dossier.received())
     await reach(notify, dossier.code, "sent")
@@ -761,7 +763,9 @@ async def test_after_a_crash_the_file_is_looked_up(notify: RunningSite, tmp_path
 
 
 @pytest.mark.parametrize("dedupes", [True, False])
-async def test_after_a_crash_only_what_the_provider_dedupes_is_repeated(notify: RunningSite, dedupes: bool) -> None:
+async def test_promise_9_after_a_crash_only_what_the_provider_dedupes_is_repeated(
+    notify: RunningSite, dedupes: bool
+) -> None:
     async with gateway() as sms:
         await load_bundle(notify, providers=[provider("a", sms.url, dedupes=dedupes)], quiet_hours=None)
         dossier = Intake(notify, "H55.242-301012-0121")

@@ -172,7 +172,7 @@ async def test_a_dossier_walks_its_route(routing: RunningSite) -> None:
     assert b'"route_complete":true,"route_result":"denied"' in last.value
 
 
-async def test_refused_rerouted_and_asked_again(routing: RunningSite) -> None:
+async def test_promise_7_a_refused_transfer_has_a_reason_and_a_next_step(routing: RunningSite) -> None:
     dossier, leg = Intake(routing, "H55.242-261012-0002"), step(1, POLICE)
     await dossier.start(leg)
     await wait_for(routing, leg.transfer)

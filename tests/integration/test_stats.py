@@ -78,7 +78,7 @@ async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
     return answer.json()
 
 
-async def test_counts_shows_and_rebuilds(site: RunningSite) -> None:
+async def test_promise_8_counts_shows_and_rebuilds(site: RunningSite) -> None:
     await publish(site, register(7, 40))
     client = site.client("stats")
     root = "H55"
@@ -223,7 +223,7 @@ async def get_complete(client: httpx.AsyncClient) -> Any:
     return (await get(client, "/v1/freshness"))["complete_to"]
 
 
-async def test_rebuild_names_and_mends_what_differs(site: RunningSite) -> None:
+async def test_promise_8_a_rebuild_names_and_mends_what_differs(site: RunningSite) -> None:
     lives = register(11, 20)
     await publish(site, lives)
     live = await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1")
@@ -360,7 +360,7 @@ async def test_a_snapshot_is_published_without_small_groups(site: RunningSite) -
         assert all(n is None or n == 0 or n >= 5 for n in current[-1]["figures"][block].values())
 
 
-async def test_who_may_ask_what(site: RunningSite) -> None:
+async def test_promise_10_who_may_ask_what(site: RunningSite) -> None:
     asked = {"agency": COMMUNE, **MARCH}
     below = {"agency": "H55", "subtree": "true", **MARCH}
     for role, agency, subtree, own, all_of_it in (

@@ -133,7 +133,7 @@ def pointers(answer: httpx.Response) -> list[str]:
     ids=["read", "404", "405", "422", "415", "413", "400"],
 )
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "Bearer nonsense", "Basic dTpw", "Bearer \xff"])
-async def test_without_a_good_token_it_is_401_before_anything_else(
+async def test_promise_10_without_a_good_token_it_is_401_before_anything_else(
     nobody: httpx.AsyncClient, method: str, path: str, headers: dict[str, str], content: bytes, authorization: str
 ) -> None:
     headers = {**headers, "Authorization": authorization} if authorization else headers
@@ -163,7 +163,7 @@ async def test_the_token_of_the_metrics_is_not_the_gates_business(nobody: httpx.
     assert answer.json() == {"token": "Bearer scraper"}
 
 
-async def test_a_role_that_may_not_is_403(nobody: httpx.AsyncClient, tokens: Tokens) -> None:
+async def test_promise_10_a_role_that_may_not_is_403(nobody: httpx.AsyncClient, tokens: Tokens) -> None:
     for role, status in ((Role.AUDITOR, 403), (Role.OPERATOR, 403), (Role.ADMIN, 201)):
         headers = {"Authorization": f"Bearer {tokens.issue(role)}"}
         answer = await nobody.post("/v1/things", headers=headers, json={"name": "a"})

@@ -1,0 +1,156 @@
+"""Takes one mechanism out of the code at a time and sees that the tests of its promise fail.
+
+    python -m tests.mutants [--only 3]
+
+Each mutant is one exact change of one place, made in a copy of the checkout; the tests named beside it carry the promise's
+number. A mutant that survives means that the promise has no test. Not part of `make test`: it takes some minutes.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("services", "shared", "deploy", "tests", "pyproject.toml")
+UNIT, PROPERTY, INTEGRATION = "tests/unit", "tests/property", "tests/integration"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`before` stands once in `file` and becomes `after`; `test` (a file and the names in it) must then fail."""
+
+    promise: int
+    what: str
+    file: str
+    before: str
+    after: str
+    test: str
+    named: str
+
+
+MUTANTS = (
+    Mutant(
+        1, "commits do not wait for the disk", "shared/store/pool.py",
+        '"synchronous_commit": "on"', '"synchronous_commit": "off"',
+        f"{INTEGRATION}/test_writes.py", "promise_1",
+    ),
+    Mutant(
+        2, "the outbox is emptied before the bus has confirmed", "shared/store/relay.py",
+        "            await self._publish([envelope_of(row) for row in rows])\n"
+        '            await connection.execute(self._queries["published"], [row["position"] for row in rows])\n',
+        '            await connection.execute(self._queries["published"], [row["position"] for row in rows])\n'
+        "            await self._publish([envelope_of(row) for row in rows])\n",
+        f"{INTEGRATION}/test_relay.py", "promise_2",
+    ),
+    Mutant(
+        2, "a relay publishes on without its lock", "shared/store/relay.py",
+        "            if work is not None:\n                work.cancel()", "            pass",
+        f"{INTEGRATION}/test_relay.py", "promise_2_the_standby",
+    ),
+    Mutant(
+        3, "no sequence check: a duplicate is applied", "shared/store/inbox.py",
+        "    if sequence <= place.sequence:\n        return Verdict.DUPLICATE\n", "",
+        f"{INTEGRATION}/test_consumer.py", "promise_3_a_duplicate",
+    ),
+    Mutant(
+        3, "what lies beyond a gap is applied", "shared/store/inbox.py",
+        'place.waiting == "parked" or sequence > place.sequence + 1', 'place.waiting == "parked"',
+        f"{INTEGRATION}/test_consumer.py", "promise_3_what_comes_out_of_order",
+    ),
+    Mutant(
+        3, "nobody asks for a gap", "shared/bus/consumer.py",
+        "                await self.close_gaps()\n", "                pass\n",
+        f"{INTEGRATION}/test_consumer.py", "promise_3_a_gap_is_asked_for",
+    ),
+    Mutant(
+        4, "what comes behind a parked event is applied", "shared/store/inbox.py",
+        'if place.waiting == "parked" or sequence > place.sequence + 1', "if sequence > place.sequence + 1",
+        f"{INTEGRATION}/test_consumer.py", "promise_4_later_events",
+    ),
+    Mutant(
+        4, "no breaker", "shared/bus/consumer.py",
+        "                self.breaker.check(len(outcome.parked), time.monotonic())\n", "                pass\n",
+        f"{INTEGRATION}/test_consumer.py", "promise_4_too_many",
+    ),
+    Mutant(
+        5, "the books are not compared", "deploy/cli/books.py",
+        "all(hop.equal for hop in self.hops) and not self.parked", "not self.parked",
+        "tests/acceptance/test_commands.py", "promise_5",
+    ),
+    Mutant(
+        6, "an emptied bus is not noticed", "shared/store/relay.py",
+        "if emptied := sorted((missing & set(self._ids)) | lower | other | self._emptied):",
+        "if emptied := sorted((missing & set(self._ids)) - missing):",
+        f"{INTEGRATION}/test_relay.py", "promise_6",
+    ),
+    Mutant(
+        7, "a refused transfer has no next step", "services/routing/transfer.py",
+        "reason=reason, next_steps=next_steps(refused, self.state))", "reason=reason, next_steps=())",
+        f"{INTEGRATION}/test_routing.py", "promise_7",
+    ),
+    Mutant(
+        8, "a rebuild compares and replaces nothing", "services/stats/rebuild.py",
+        "    if differing:\n", "    if not differing:\n",
+        f"{INTEGRATION}/test_stats.py", "promise_8",
+    ),
+    Mutant(
+        9, "after a crash the file is not looked up", "services/notify/sender.py",
+        'outcome = Taken() if row["id"] in in_file else NotTaken("not-written")', 'outcome = NotTaken("not-written")',
+        f"{INTEGRATION}/test_notify.py", "promise_9",
+    ),
+    Mutant(
+        10, "any role may do anything", "shared/web/app.py",
+        "    if principal.role is not Role.ADMIN and principal.role not in roles:\n", "    if not roles:\n",
+        f"{UNIT}/test_gate.py", "promise_10",
+    ),
+)  # fmt: skip
+
+
+def failing(mutant: Mutant, checkout: Path) -> bool:
+    """Whether the named tests fail on a checkout with the mutant in it. Raises ValueError when its place is not there."""
+    file = checkout / mutant.file
+    source = file.read_text(encoding="utf-8")
+    if source.count(mutant.before) != 1:
+        raise ValueError(f"{mutant.what}: its place stands {source.count(mutant.before)} times in {mutant.file}")
+    file.write_text(source.replace(mutant.before, mutant.after), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "--timeout", "90", mutant.test, "-k", mutant.named],
+            cwd=checkout,
+            env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        file.write_text(source, encoding="utf-8")
+    if done.returncode not in (0, 1):
+        raise ValueError(f"{mutant.what}: pytest ended with {done.returncode}:\n{done.stdout[-2000:]}")
+    return done.returncode == 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=int, help="the mutants of one promise")
+    only = parser.parse_args().only
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="lienthong-mutants-") as folder:
+        checkout = Path(folder)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, checkout / name)
+        for mutant in MUTANTS:
+            if only in (None, mutant.promise):
+                found = failing(mutant, checkout)
+                survived += not found
+                print(f"promise {mutant.promise:>2}  {'found   ' if found else 'SURVIVED'}  {mutant.what}", flush=True)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
