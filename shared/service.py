@@ -27,10 +27,11 @@ from shared.directory.store import LiveDirectory
 from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
 from shared.observe.reconcile import Reconciler
-from shared.security.keys import load_keys
+from shared.security.keys import RELOADED_WITHIN, SiteKeys, load_keys, stamp
 from shared.security.oidc import Provider
 from shared.security.tokens import Role, Tokens
 from shared.settings import Settings
+from shared.store.housekeeping import Housekeeping, Wrapped
 from shared.store.inbox import Apply
 from shared.store.log import Log
 from shared.store.pool import TRANSIENT_ERRORS, Connection, Pool, open_pool
@@ -75,7 +76,8 @@ class Service:
         self.settings = settings
         self.source = f"/sites/{settings.site}/{name}"
         self.keys = load_keys(settings.keys_dir)
-        self.tokens = Tokens(self.keys, settings.site)
+        self._keys_stamp = stamp(settings.keys_dir)
+        self.tokens = Tokens(self.keys, settings.site, self.reload_keys)
         self.metrics = Metrics(name)
         self.log = Log(name)
         self.store_queries = Queries("shared.store", name)
@@ -109,10 +111,11 @@ class Service:
         self._broker: KafkaBroker | None = None
         self._consumed: tuple[str, ...] = ()
         self._apply: Apply | None = None
+        self._wrapped: tuple[Wrapped, ...] = ()
         self._loops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._beats: dict[str, float] = {}
-        self._limits: dict[str, float] = {"relay": 60.0}
+        self._limits: dict[str, float] = {"relay": 60.0, "housekeeping": settings.housekeeping_seconds + 300}
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_applied: list[Callable[[], None]] = [self.wake]
         self._on_observe: list[Callable[[Connection], Awaitable[None]]] = []
@@ -135,6 +138,10 @@ class Service:
         self._loops.append((name, loop))
         self._limits[name] = silent_for
 
+    def wraps(self, *tables: Wrapped) -> None:
+        """These tables hold data keys that are wrapped under the site's key."""
+        self._wrapped += tables
+
     def on_start(self, action: Callable[[], Awaitable[None]]) -> None:
         self._on_start.append(action)
 
@@ -154,6 +161,21 @@ class Service:
         for action in self._on_applied:
             action()
 
+    def reload_keys(self) -> SiteKeys | None:
+        """The keys anew if a rotation has changed them, else None."""
+        now = stamp(self.settings.keys_dir)
+        if now == self._keys_stamp:
+            return None
+        self.keys, self._keys_stamp = load_keys(self.settings.keys_dir), now
+        return self.keys
+
+    async def _watch_keys(self) -> None:
+        while True:
+            if (keys := self.reload_keys()) is not None:
+                self.tokens.use(keys)
+                log.info("keys-reloaded", service=self.name)
+            await asyncio.sleep(RELOADED_WITHIN / 2)
+
     def beat(self, name: str) -> None:
         """The loop `name` has made progress."""
         self._beats[name] = time.monotonic()
@@ -171,6 +193,7 @@ class Service:
         self._task("relay", self.relay.run)
         self._task("wake", self.wake.run)
         self._task("directory", self.directory.run)
+        self._task("keys", self._watch_keys)
         if self._apply is not None:
             self._broker = self._kafka()
             self.consumer = Consumer(
@@ -197,7 +220,8 @@ class Service:
             self._task("gaps", self.consumer.run_gaps)
             reading = self.consumer.run_topic_ids if self.settings.bus_groups else self.consumer.run_positions
             self._task("positions", reading)
-        for name, loop in self._loops:
+        housekeeping = Housekeeping(self, self._wrapped, self.settings.housekeeping_seconds)
+        for name, loop in (*self._loops, ("housekeeping", housekeeping.run)):
             self.beat(name)
             self._task(name, loop)
         self.beat("relay")

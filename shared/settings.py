@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     )
     breaker_limit: int = Field(100, ge=1, description="Parked events a minute that stop a consumer.")
     idempotency_days: float = Field(7, gt=0, description="How long answers to an Idempotency-Key are kept.")
+    housekeeping_seconds: float = Field(600.0, gt=0, description="How often what is too old goes.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reconcile_seconds: float = Field(60.0, gt=0, description="Between two looks at the books with the owners.")
     metrics_token: SecretStr | None = Field(None, description="If set, /metrics asks for it as a bearer token.")

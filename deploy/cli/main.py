@@ -4,7 +4,22 @@ import sys
 
 import typer
 
-from deploy.cli import demo, doctor, erase, explain, imports, load, migrate, parked, rebuild, reconcile, token, up
+from deploy.cli import (
+    demo,
+    doctor,
+    erase,
+    explain,
+    imports,
+    keys,
+    load,
+    migrate,
+    parked,
+    rebuild,
+    reconcile,
+    token,
+    up,
+    verify,
+)
 from deploy.cli import run as run_service
 from deploy.cli.errors import CommandFailed
 
@@ -27,6 +42,7 @@ for _command in (
     migrate.migrate,
     doctor.doctor,
     erase.erase,
+    verify.verify,
 ):
     app.command()(_command)
 app.command("import")(imports.import_)
@@ -34,6 +50,7 @@ app.command()(demo.demo)
 app.add_typer(load.app, name="site")
 app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(parked.app, name="parked")
+app.add_typer(keys.app, name="keys")
 
 
 def run() -> None:

@@ -8,6 +8,8 @@ from services.intake.desk_api import PLAIN as DESK_FORMS
 from services.intake.desk_api import desk_routes
 from services.intake.erasure_api import erasure_routes
 from services.intake.handlers import TOPICS, Handlers
+from services.intake.history import History
+from services.intake.history_api import history_routes
 from services.intake.imports import MAX_IMPORT
 from services.intake.pages import OPEN as STATIC
 from services.intake.pages import Pages, page_routes
@@ -17,6 +19,7 @@ from services.intake.store import Store
 from services.intake.tracking_api import PLAIN, tracking_routes
 from services.intake.writer import Writer
 from shared.service import Service
+from shared.store.housekeeping import Wrapped
 from shared.web.common import common_routes
 
 MIGRATIONS = ("shared.store", "services.intake")
@@ -45,11 +48,15 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(catalogue_routes(service))
     service.app.include_router(tracking_routes(service, store, writer, settings))
     service.app.include_router(erasure_routes(service, store, settings))
+    history = History(service, store, settings.seal_seconds)
+    service.app.include_router(history_routes(service, history))
     service.app.include_router(petition_routes(service, store, settings))
     service.on_observe(writer.observe)
     pages = Pages(service)
     service.app.include_router(page_routes())
     service.app.include_router(desk_routes(service, store, writer, settings, pages))
+    service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
+    service.run_always("seals", history.seal_always, silent_for=settings.seal_seconds + 600)
     return service

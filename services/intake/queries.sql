@@ -273,3 +273,26 @@ FROM intake.erasure e JOIN intake.contact c USING (contact_ref) WHERE e.contact_
 
 -- name: erasures
 SELECT contact_ref, at, who FROM intake.erasure ORDER BY at, contact_ref
+
+-- The days' seals.
+
+-- name: seal_lock
+SELECT pg_try_advisory_xact_lock($1)
+
+-- name: first_day
+SELECT (recorded AT TIME ZONE 'Asia/Ho_Chi_Minh')::date FROM intake.event WHERE aggregatetype = 'dossier'
+ORDER BY position LIMIT 1
+
+-- name: seal_put
+INSERT INTO intake.seal (day, dossiers, events, root, previous, signed_at, key_id, signature)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp(), $6, $7)
+
+-- name: seal
+SELECT day, dossiers, events, root, previous, key_id, signature FROM intake.seal WHERE day = $1
+
+-- name: seal_last
+SELECT day, dossiers, events, root, previous, key_id, signature FROM intake.seal ORDER BY day DESC LIMIT 1
+
+-- name: seal_gone
+-- Whether there are seals before and after this day.
+SELECT coalesce(min(day) < $1 AND max(day) > $1, false) FROM intake.seal

@@ -18,6 +18,9 @@ class IntakeSettings(Settings):
     track_wrong_pins: int = Field(10, ge=1, le=40, description="Wrong pins for one code before its page is closed.")
     track_minutes: float = Field(15, gt=0, description="How long wrong pins are remembered, and the page stays closed.")
 
+    seal_seconds: float = Field(
+        60.0, gt=0, description="How often it is looked whether a day is over and to be sealed."
+    )
     erasures_file: Path | None = Field(None, description="Where erasures are noted beside the database, for `restore`.")
 
     public_url: str = Field("", description="Where people reach this service, for QR codes and logins: https://….")

@@ -6,6 +6,7 @@ from services.notify.sender import Sender
 from services.notify.settings import NotifySettings
 from services.notify.store import Store
 from shared.service import Service
+from shared.store.housekeeping import Wrapped
 from shared.web.common import common_routes
 
 MIGRATIONS = ("shared.store", "services.notify")
@@ -29,5 +30,6 @@ def create(settings: NotifySettings | None = None) -> Service:
     service.app.include_router(common_routes(service))
     service.app.include_router(routes(service, store))
     service.on_observe(sender.observe)
+    service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("notice", "id", "uuid"))
     service.run_always("sender", sender.run)
     return service

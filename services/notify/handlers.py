@@ -129,8 +129,8 @@ class Handlers:
         data = event.data
         if not isinstance(data, ContactRecorded | ContactChanged):
             return Contact(event.envelope.subject)
-        own = self._service.keys.data_key_id
-        wrapped = next((key.wrapped for key in data.keys if key.kid == own), "")  # "": sealed for others only
+        own = self._service.keys.data_key_ids
+        wrapped = next((key.wrapped for key in data.keys if key.kid in own), "")  # "": sealed for others only
         return Contact(event.envelope.subject, data.nonce, data.ciphertext, wrapped)
 
     @property

@@ -55,6 +55,8 @@ FIELDS = frozenset(
         "shard",
         "provider",
         "kind",
+        "day",
+        "root",
     ]
 )
 

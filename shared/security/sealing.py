@@ -40,10 +40,12 @@ def wrap(keys: SiteKeys, data_key: bytes) -> str:
 
 
 def unwrap(keys: SiteKeys, wrapped: str) -> bytes:
-    try:
-        return aes_key_unwrap(keys.data, b64decode(wrapped))
-    except (InvalidUnwrap, ValueError) as error:
-        raise SealBroken("the data key was not wrapped to this site") from error
+    for key in (keys.data, *keys.old_data):
+        try:
+            return aes_key_unwrap(key, b64decode(wrapped))
+        except (InvalidUnwrap, ValueError):
+            continue
+    raise SealBroken("the data key was not wrapped to this site")
 
 
 def seal(keys: SiteKeys, contact_ref: str, content: dict[str, Any], data_key: bytes) -> Sealed:

@@ -2,14 +2,16 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import OKPKey
 from joserfc.jws import JWSRegistry
 
@@ -54,8 +56,8 @@ class TokenRefused(Exception):
     """No token that this site accepts; the message says why, without the token."""
 
 
-def _key(keys: SiteKeys) -> OKPKey:
-    pem = keys.signing.private_bytes(
+def _key(signing: Ed25519PrivateKey) -> OKPKey:
+    pem = signing.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return OKPKey.import_key(pem)
@@ -64,8 +66,14 @@ def _key(keys: SiteKeys) -> OKPKey:
 class Tokens:
     """Issues and verifies the site's tokens."""
 
-    def __init__(self, keys: SiteKeys, site: str) -> None:
-        self._key, self._site = _key(keys), site
+    def __init__(self, keys: SiteKeys, site: str, refresh: Callable[[], SiteKeys | None] = lambda: None) -> None:
+        self._site, self._refresh = site, refresh
+        self.use(keys)
+
+    def use(self, keys: SiteKeys) -> None:
+        """From now on these keys; what was verified is verified again."""
+        self._key = _key(keys.signing)
+        self._keys = [self._key, *(_key(old) for old in keys.old_signing)]
         self._verified: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
 
     def issue(
@@ -97,7 +105,7 @@ class Tokens:
                 raise TokenRefused("the token has expired")
             return principal
         try:
-            claims = jwt.decode(token, self._key, algorithms=["EdDSA"]).claims
+            claims = self._claims(token)
             expires = float(claims["exp"])
             agency = claims.get("agency")
             principal = Principal(
@@ -117,3 +125,17 @@ class Tokens:
         if len(self._verified) > _CACHED:
             self._verified.popitem(last=False)
         return principal
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """The claims of a token that one of the keys has signed; a rotation may just have brought a new one."""
+        refused: JoseError | None = None
+        for key in self._keys:
+            try:
+                return jwt.decode(token, key, algorithms=["EdDSA"]).claims
+            except BadSignatureError as error:
+                refused = error
+        if (keys := self._refresh()) is not None:
+            self.use(keys)
+            return self._claims(token)
+        assert refused is not None
+        raise refused

@@ -4,8 +4,10 @@ Pure. `link` costs 3 µs and is paid where the event is made; the tree is the on
 apart, an odd node stands alone), so that one dossier's head is proven by a handful of hashes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -25,8 +27,36 @@ def link(before: str, event: Envelope) -> str:
     return sha256(text.encode() + (event.data or b"")).hexdigest()
 
 
+@lru_cache(maxsize=64)  # the events of a batch share their recorded time
 def _instant(value: datetime) -> str:
     return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Where a key's history is not what was stored. `reason`: chain-broken, not-chained, missing, head-differs."""
+
+    key: str
+    sequence: int
+    reason: str
+
+
+def broken(events: Iterable[tuple[Envelope, str | None]], before: str | None = None, after: int = 0) -> list[Broken]:
+    """What is wrong with a key's events in their order, from the one after sequence `after` with the chain `before`.
+
+    Events without a chain are those that were stored before there was one: none may come after one that has it.
+    """
+    found = []
+    for event, chain in events:
+        if event.sequence != after + 1:
+            found.append(Broken(event.subject, after + 1, "missing"))
+        elif chain is None:
+            if before:
+                found.append(Broken(event.subject, event.sequence, "not-chained"))
+        elif chain != link(before or "", event):
+            found.append(Broken(event.subject, event.sequence, "chain-broken"))
+        before, after = chain, event.sequence
+    return found
 
 
 def leaf(key: str, sequence: int, chain: str) -> bytes:

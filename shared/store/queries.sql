@@ -281,7 +281,8 @@ INSERT INTO {schema}.idempotency (subject, path, key, digest, status, headers, b
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::jsonb[], $7::text[])
 
 -- name: answer_forget
-DELETE FROM {schema}.idempotency WHERE at < clock_timestamp() - $1::interval
+DELETE FROM {schema}.idempotency WHERE (subject, path, key) IN (
+    SELECT subject, path, key FROM {schema}.idempotency WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2)
 
 -- name: access_put
 INSERT INTO {schema}.access_record (who, role, code, what) VALUES ($1, $2, $3, $4)
@@ -294,7 +295,23 @@ ORDER BY number DESC LIMIT $4
 
 -- name: access_forget
 DELETE FROM {schema}.access_record WHERE number IN (
-    SELECT number FROM {schema}.access_record WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT 10000)
+    SELECT number FROM {schema}.access_record WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2)
+
+-- name: rewrapped
+SELECT true FROM {schema}.rewrapped WHERE key_id = $1
+
+-- name: rewrapped_put
+INSERT INTO {schema}.rewrapped (key_id) VALUES ($1) ON CONFLICT (key_id) DO NOTHING
+
+-- name: wrapped_page
+SELECT {key}::text AS key, wrapped FROM {schema}.{table}
+WHERE wrapped IS NOT NULL AND ($1 = '' OR {key} > $1::text::{type}) ORDER BY {key} LIMIT $2
+
+-- name: wrapped_move
+-- What was changed or erased meanwhile stays as it is.
+UPDATE {schema}.{table} t SET wrapped = n.new
+FROM unnest($1::text[], $2::text[], $3::text[]) AS n(key, old, new)
+WHERE t.{key} = n.key::{type} AND t.wrapped = n.old
 
 -- name: heads_owned
 -- What this service has published of a topic, in the same buckets; `head` is the service's own view of its keys.

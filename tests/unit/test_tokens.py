@@ -42,7 +42,7 @@ def forged(keys: SiteKeys, **changed: Any) -> str:
     now = int(time.time())
     claims: dict[str, Any] = {"iss": "H55", "sub": "x", "role": "admin", "iat": now, "exp": now + 60} | changed
     return jwt.encode(
-        {"alg": "EdDSA"}, {n: v for n, v in claims.items() if v is not None}, _key(keys), algorithms=["EdDSA"]
+        {"alg": "EdDSA"}, {n: v for n, v in claims.items() if v is not None}, _key(keys.signing), algorithms=["EdDSA"]
     )
 
 
@@ -104,7 +104,7 @@ def test_other_algorithms_are_refused(keys: SiteKeys, tokens: Tokens) -> None:
         return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
     claims = part(json.dumps({"iss": "H55", "sub": "x", "role": "admin", "exp": int(time.time()) + 60}).encode())
-    public = _key(keys).as_pem(private=False)
+    public = _key(keys.signing).as_pem(private=False)
     signed = part(b'{"alg":"HS256"}') + "." + claims
     for token in (
         part(b'{"alg":"none"}') + "." + claims + ".",
