@@ -10,7 +10,7 @@ import asyncpg
 from tests.acceptance.command import Up, lienthong, receipt, running, until
 
 
-def receive(up: Up, **fields: object) -> str:
+def receive(up: Up, **fields: Any) -> str:
     with up.http("intake") as http:
         return str(http.post("/v1/dossiers", json=receipt(**fields)).json()["code"])
 
