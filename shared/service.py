@@ -279,7 +279,7 @@ class Service:
         elif "ssl_context" in client:
             security = BaseSecurity(use_ssl=True, ssl_context=client["ssl_context"])
         return KafkaBroker(
-            bus.bootstrap,
+            bus.bootstrap.split(","),  # one text would be taken for one address
             metadata_max_age_ms=client["metadata_max_age_ms"],
             security=security,
             allow_auto_create_topics=False,

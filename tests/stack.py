@@ -114,6 +114,7 @@ class Stack:
     replicas: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] = (str(COMMAND),)
     database: Path | None = None
+    postgres_settings: Mapping[str, str] = field(default_factory=dict)
     postgres: EmbeddedPostgres = field(init=False)
     kafka: Kafka | None = None
     broker: EmbeddedBroker | None = None
@@ -128,7 +129,8 @@ class Stack:
     async def start(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         self.http = httpx.AsyncClient(timeout=60.0, limits=httpx.Limits(max_connections=256))
-        self.postgres = EmbeddedPostgres(self.database or self.data, free_port(), settings={"max_connections": "150"})
+        settings = {"max_connections": "150", **self.postgres_settings}
+        self.postgres = EmbeddedPostgres(self.database or self.data, free_port(), settings=settings)
         self.database_url = await self.postgres.start()
         if self.bus == "kafka":
             self.kafka = Kafka(self.data / "kafka", self.kafka_size)
@@ -144,7 +146,7 @@ class Stack:
             "LIENTHONG_SITE": self.site,
             "LIENTHONG_DATABASE_URL": self.database_url,
             "LIENTHONG_BUS_BOOTSTRAP": self.bootstrap,
-            "LIENTHONG_BUS_IDEMPOTENT": "false",
+            "LIENTHONG_BUS_IDEMPOTENT": str(self.bus == "kafka").lower(),
             "LIENTHONG_BUS_REPLICATION": str(min(3, self.kafka_size)),
             "LIENTHONG_KEYS_DIR": str(self.data / "keys"),
             "LIENTHONG_SENT_FILE": str(self.data / "sent.ndjson"),

@@ -1,6 +1,10 @@
-"""The command itself, as an operator starts, signals and kills it."""
+"""The command itself, as an operator starts, signals and kills it.
+
+With LIENTHONG_TEST_BUS (host:port of an Apache Kafka) every site stands on that bus, under a prefix of its own.
+"""
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -27,9 +31,30 @@ LONG = 60.0  # seconds that a condition may take on a busy machine
 T = TypeVar("T")
 
 
-def environment() -> dict[str, str]:
-    """Ours without any deployment's settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LIENTHONG_")}
+BUS = os.environ.get("LIENTHONG_TEST_BUS", "")  # an Apache Kafka in the embedded broker's place
+
+
+def environment(data: Path | None = None) -> dict[str, str]:
+    """Ours without any deployment's settings; the site on `data` has its place on the bus of the run, if there is one."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LIENTHONG_")}
+    return ours | bus_settings(data) if data is not None else ours
+
+
+def bus_settings(data: Path) -> dict[str, str]:
+    """What puts the site on `data` on the run's Kafka; nothing on the embedded broker."""
+    if not BUS:
+        return {}
+    return {
+        "LIENTHONG_BUS_BOOTSTRAP": BUS,
+        "LIENTHONG_BUS_PREFIX": prefix_of(data),
+        "LIENTHONG_BUS_IDEMPOTENT": "true",
+        "LIENTHONG_SESSION_SECONDS": "6",
+    }
+
+
+def prefix_of(data: Path) -> str:
+    """Each folder's own: the sites of a whole run share one Kafka."""
+    return f"a{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:10]}." if BUS else ""
 
 
 def lienthong(*arguments: object, data: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -38,7 +63,7 @@ def lienthong(*arguments: object, data: Path | None = None) -> subprocess.Comple
     if data is not None:
         given += ["--data", str(data)]
     return subprocess.run(
-        [COMMAND, *given], capture_output=True, text=True, timeout=400, env=environment(), check=False
+        [COMMAND, *given], capture_output=True, text=True, timeout=400, env=environment(data), check=False
     )
 
 
@@ -80,7 +105,7 @@ class Up:
         data.mkdir(parents=True, exist_ok=True)
         with (data / "up.err").open("a") as complaints:
             process = subprocess.Popen(
-                [COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment()
+                [COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment(data)
             )
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -101,7 +126,7 @@ class Up:
 
     def bus(self) -> RawBus:
         """The bus by hand."""
-        return RawBus(BusSettings(self.ready["bus"], groups=False))
+        return RawBus(BusSettings(self.ready["bus"], prefix=prefix_of(self.data), groups=bool(BUS)))
 
     async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
         connection = await asyncpg.connect(self.ready["database"], ssl=False)

@@ -34,7 +34,7 @@ def test_an_import_that_was_cut_goes_on_and_equals_one_that_was_not(up: Up, tmp_
     write_register(whole, DOSSIERS, "H55.241")
     process = subprocess.Popen(
         [COMMAND, "import", str(cut), "--mode", "history", "--data", str(up.data)],
-        env=environment(),
+        env=environment(up.data),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -27,6 +27,7 @@ from tests.chaos.load import Load
 from tests.stack import Process, Stack
 
 SESSION = 6  # seconds; Kafka's least
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)  # Debian's package faketime
 SECRET = "a-secret-between-us"
 
 
@@ -39,6 +40,30 @@ class Fault:
     strike: Callable[[], Awaitable[None]]
     weight: float = 1.0
     kills: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The clock of the services' machine, where libfaketime is installed: `settings` give it to a process. The database
+    and the driver keep the true time, as on a machine whose time daemon steps."""
+
+    file: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",  # or every module would look changed
+        }
+
+    def step(self, seconds: int) -> None:
+        """So far from the true time, from now on."""
+        draft = self.file.with_suffix(".new")
+        draft.write_text(f"{seconds:+}\n")
+        draft.replace(self.file)
 
 
 class ProviderProcess:
@@ -85,13 +110,15 @@ class Faults:
     load: Load
     chance: random.Random
     small_disk: Path | None
+    clock: Clock | None
     lost: set[str] = field(default_factory=set)
     touched: dict[str, int] = field(default_factory=dict)  # by code: the version that shows every consumer its gap
     late: list[str] = field(default_factory=list)
     not_run: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.not_run["clock stepped"] = "the clock of this machine is not ours"
+        if self.clock is None:
+            self.not_run["clock stepped"] = "libfaketime is not installed (Debian: faketime)"
         if self.small_disk is None:
             self.not_run["disk full"] = "a small disk can be mounted by root alone"
 
@@ -123,6 +150,8 @@ class Faults:
             faults.append(Fault("kill broker, it is empty", frozenset({"bus"}), self._kill_broker, 3.0, kills=True))
         if self.small_disk is not None:
             faults.append(Fault("disk full", frozenset({"postgres"}), self._fill_disk, 0.7))
+        if self.clock is not None:
+            faults.append(Fault("clock stepped", frozenset({"clock"}), self._step_clock))
         return faults
 
     # -- processes
@@ -157,6 +186,13 @@ class Faults:
                 await asyncio.sleep(0.05)
             with contextlib.suppress(RuntimeError, TimeoutError):
                 await process.ready(self.stack.http, 30)
+
+    async def _step_clock(self) -> None:
+        """Minutes forward or back, and after some seconds right again, which is a step as well."""
+        assert self.clock is not None
+        self.clock.step(self.chance.choice((-1, 1)) * self.chance.randrange(60, 900))
+        await asyncio.sleep(self.chance.uniform(3, 6))
+        self.clock.step(0)
 
     # -- the database
 
@@ -239,20 +275,24 @@ class Faults:
         """Records that the bus has confirmed are gone from it (a follower that had not seen them was elected): they are
         taken from the outbox unsent. Each of these dossiers then has one event more, which shows the gap."""
         pid = self._broker_pid()
+        taken: list[asyncpg.Record] = []
         os.kill(pid, signal.SIGSTOP)
         try:
-            await asyncio.sleep(1.5)
             connection = await asyncpg.connect(self.stack.database_url)
             try:
-                rows = await connection.fetch(
-                    "DELETE FROM intake.outbox WHERE position IN (SELECT o.position FROM intake.outbox o"
-                    " JOIN intake.event e USING (position) WHERE e.aggregatetype = 'dossier' ORDER BY o.position DESC LIMIT 6)"
-                    " RETURNING position"
-                )
-                taken = await connection.fetch(
-                    "SELECT id, aggregateid FROM intake.event WHERE position = ANY ($1::bigint[])",
-                    [row["position"] for row in rows],
-                )
+                await asyncio.sleep(1.0)  # what is written meanwhile cannot leave the outbox
+                end = time.monotonic() + 5.0
+                while not taken and time.monotonic() < end:
+                    await asyncio.sleep(0.2)
+                    rows = await connection.fetch(
+                        "DELETE FROM intake.outbox WHERE position IN (SELECT o.position FROM intake.outbox o"
+                        " JOIN intake.event e USING (position) WHERE e.aggregatetype = 'dossier'"
+                        " ORDER BY o.position DESC LIMIT 6) RETURNING position"
+                    )
+                    taken = await connection.fetch(
+                        "SELECT id, aggregateid FROM intake.event WHERE position = ANY ($1::bigint[])",
+                        [row["position"] for row in rows],
+                    )
             finally:
                 await connection.close()
         finally:
