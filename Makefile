@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DATA ?= data/site
+OTHERS ?= 1
+OTHERS_VENV := .venv-bench
+OTHERS_STAMP := $(OTHERS_VENV)/.ready
 LOCK := --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -33,13 +36,19 @@ test: $(STAMP) ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest -m "not kafka and not system"
 	@echo "Not run here: make test-kafka (Apache Kafka: Java 17 and Maven)."
 
-test-kafka: $(STAMP) ## Run the integration tests on Apache Kafka (Java 17, Maven)
+test-kafka: $(STAMP) ## Run the integration and acceptance tests, and what only Kafka has, on Apache Kafka (Java 17, Maven)
 	@command -v java >/dev/null && command -v mvn >/dev/null || \
 	  { echo "These tests start Apache Kafka: install Java 17 and Maven (Debian: openjdk-17-jre-headless maven)." >&2; exit 1; }
 	$(BIN)/python -m tests.on_kafka
 
-bench: $(STAMP) ## Measure beside the floors (ONLY=P1,P3; BUS=embedded needs no Java; SCALE=1; README=1 writes the table)
+bench: $(STAMP) ## Measure beside the floors (ONLY=P1,P3; BUS=embedded needs no Java; SCALE=1; README=1 writes the table; OTHERS= without comparators)
+	@test -z "$(OTHERS)" || $(MAKE) --no-print-directory $(OTHERS_STAMP)
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(BUS),--bus $(BUS)) $(if $(SCALE),--scale $(SCALE)) $(if $(README),--write-readme)
+
+$(OTHERS_STAMP): requirements-bench.txt
+	@test -x $(OTHERS_VENV)/bin/python || $(PYTHON) -m venv $(OTHERS_VENV)
+	$(OTHERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
 
 chaos: $(STAMP) ## Break a site at work and judge it (FAULTS=200 SEED=1 BUS=kafka)
 	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),200) --seed $(or $(SEED),1) --bus $(or $(BUS),kafka)
@@ -59,5 +68,5 @@ lock: $(STAMP) ## Pin the requirements again, with hashes and without index addr
 	$(BIN)/uv pip compile $(LOCK) requirements-bench.in -o requirements-bench.txt
 
 clean: ## Remove what was built; sites and their data stay
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(OTHERS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

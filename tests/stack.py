@@ -27,6 +27,7 @@ from tests.kafka import Kafka, free_port
 COMMAND = Path(sys.executable).parent / "lienthong"
 BusKind = Literal["embedded", "kafka"]
 PARTITIONS = 3
+STARTS_WITHIN = 180.0  # seconds, of eight processes on a busy machine; nothing is measured by it
 
 
 @dataclass
@@ -169,7 +170,7 @@ class Stack:
                     name, port, environment, self.data / f"{known}.log", command=self.command
                 )
         await asyncio.gather(*(process.start() for process in self.processes.values()))
-        await asyncio.gather(*(process.ready(self.http) for process in self.processes.values()))
+        await asyncio.gather(*(process.ready(self.http, STARTS_WITHIN) for process in self.processes.values()))
 
     async def _migrate(self, environment: dict[str, str]) -> None:
         process = await asyncio.create_subprocess_exec(

@@ -32,7 +32,7 @@ async def main(url: str, bootstrap: str, topic: str, number: int) -> None:
     publisher = kafka.publisher(topic)
 
     @publisher
-    @outbox.subscriber(
+    @outbox.subscriber(  # type: ignore[untyped-decorator]
         "relay", max_workers=8, fetch_batch_size=500, min_fetch_interval=0.01, terminal_flush_batch_size=100
     )
     async def relay(body: dict) -> dict:  # type: ignore[type-arg]
