@@ -11,7 +11,7 @@ OTHERS_STAMP := $(OTHERS_VENV)/.ready
 LOCK := --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka bench chaos mutants lint lock up clean
+.PHONY: help setup demo test test-kafka test-system bench chaos mutants lint lock up clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test-kafka: $(STAMP) ## Run the integration and acceptance tests, and what only 
 	@command -v java >/dev/null && command -v mvn >/dev/null || \
 	  { echo "These tests start Apache Kafka: install Java 17 and Maven (Debian: openjdk-17-jre-headless maven)." >&2; exit 1; }
 	$(BIN)/python -m tests.on_kafka
+
+test-system: $(STAMP) ## Run the tests that need Debian's packages (each says which one is missing)
+	$(BIN)/python -m pytest -m system
 
 bench: $(STAMP) ## Measure beside the floors (ONLY=P1,P3; BUS=embedded needs no Java; SCALE=1; README=1 writes the table; OTHERS= without comparators)
 	@test -z "$(OTHERS)" || $(MAKE) --no-print-directory $(OTHERS_STAMP)

@@ -14,6 +14,8 @@ from services.intake.imports import MAX_IMPORT
 from services.intake.pages import OPEN as STATIC
 from services.intake.pages import Pages, page_routes
 from services.intake.petitions_api import petition_routes
+from services.intake.public_pages import OPEN as PUBLIC
+from services.intake.public_pages import public_routes
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking_api import PLAIN, tracking_routes
@@ -35,7 +37,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
         settings,
         title="Liên Thông: intake",
         description="Receives dossiers, keeps their lifecycle and deadline, publishes dossier events.",
-        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*", *DESK, *STATIC),
+        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*", *DESK, *STATIC, *PUBLIC),
         large={"/v1/imports": MAX_IMPORT},
         plain={"/v1/imports": LINES, **PLAIN, **DESK_FORMS},
     )
@@ -54,6 +56,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.on_observe(writer.observe)
     pages = Pages(service)
     service.app.include_router(page_routes())
+    service.app.include_router(public_routes(service, pages))
     service.app.include_router(desk_routes(service, store, writer, settings, pages))
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)

@@ -16,10 +16,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from services.intake import acts
 from services.intake.dossier import ENDED, Actor, Dossier
+from services.intake.reading import explanation
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking import ACTS, STATES, Language, view
 from services.intake.writer import Command, Writer
+from shared.clock import ClockError
 from shared.contracts.codes import Text
 from shared.contracts.events import Satisfaction
 from shared.security.tokens import Principal, Role
@@ -57,6 +59,7 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "where": "Hồ sơ đang ở",
         "received": "Ngày tiếp nhận",
         "due": "Ngày hẹn trả",
+        "why": "Vì sao hẹn ngày này?",
         "history": "Quá trình giải quyết",
         "pin": "Mã tra cứu (6 chữ số trên giấy tiếp nhận)",
         "look": "Tra cứu",
@@ -76,6 +79,7 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "where": "It is at",
         "received": "Received",
         "due": "Due",
+        "why": "Why this date?",
         "history": "What has happened",
         "pin": "Tracking pin (the 6 digits on your receipt)",
         "look": "Look up",
@@ -155,6 +159,14 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
     async def described(connection: Connection, dossier: Dossier, lang: Language) -> dict[str, Any]:
         return view(dossier, await store.history(connection, dossier.code), service.directory.current, lang)
 
+    def why(dossier: Dossier, lang: Language) -> list[str]:
+        """Why it is due when it is, in sentences; none for what was never received."""
+        try:
+            sentences: list[str] = explanation(dossier, service.directory.current, lang)["sentences"]
+        except (Problem, ClockError):
+            return []
+        return sentences
+
     def page(
         code: str, lang: Language, status: int = 200, headers: dict[str, str] | None = None, **more: Any
     ) -> Response:
@@ -190,7 +202,7 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
             return problem.response() if as_json else problem_page(code, lang, problem)
         if as_json:
             return JSONResponse(seen, headers=_HEADERS)
-        return page(code, lang, view=seen, pin=pin, rateable=dossier.state in ENDED)
+        return page(code, lang, view=seen, pin=pin, rateable=dossier.state in ENDED, why=why(dossier, lang))
 
     @routes.post(
         "/track/{code}",
@@ -233,7 +245,7 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
                 seen = await described(connection, dossier, lang)
         except Problem as problem:
             return problem.response() if as_json else problem_page(code, lang, problem)
-        return page(code, lang, view=seen, pin=rating.pin, thanks=True)
+        return page(code, lang, view=seen, pin=rating.pin, thanks=True, why=why(dossier, lang))
 
     return routes
 

@@ -350,3 +350,27 @@ async def test_a_bad_petition_says_where(site: RunningSite, desk: httpx.AsyncCli
     refused(await admin.get("/v1/petitions", params={"agency": "H98"}), 404, "not-found")
     refused(await admin.get("/v1/petitions/01926f3c-7a40-7c11-8a5e-3f1b2c4d5e6f"), 404, "not-found")
     assert (await admin.get("/v1/petitions/x")).status_code in (404, 422)
+
+
+async def test_public_pages_are_open_and_searched_without_tones(site: RunningSite) -> None:
+    anybody = site.client("intake", None)
+    page = await anybody.get("/procedures", params={"q": "khai sinh"})
+    assert page.status_code == 200
+    assert "Đăng ký khai sinh" in page.text
+    assert "Đăng ký kết hôn" not in page.text
+    one = (await anybody.get("/procedures/1.013978")).text
+    for said in ("Giấy tờ về quyền sử dụng đất", "50.000 đồng", "20 ngày làm việc", "Đúng hạn"):
+        assert said in one
+    assert (await anybody.get("/procedures/none")).status_code == 404
+    assert "Thứ hai - Thứ sáu: 07:30-11:30, 13:00-17:00" in (await anybody.get("/agencies?q=trung hoi")).text
+    assert (await anybody.get("/track")).status_code == 200
+    there = await anybody.get("/track", params={"code": "h55.242-261126-0001"})
+    assert (there.status_code, there.headers["location"]) == (303, "/track/H55.242-261126-0001")
+
+
+async def test_the_citizens_page_says_why_the_date(site: RunningSite) -> None:
+    made = await received(client(site, Role.DESK, HOME))
+    anybody = site.client("intake", None)
+    page = await anybody.get(f"/track/{made['code']}", params={"pin": made["track_pin"]})
+    assert "Vì sao hẹn ngày này?" in page.text
+    assert "ngày tiếp nhận, không tính" in page.text
