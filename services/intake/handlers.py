@@ -1,18 +1,23 @@
-"""What comes over the bus: routing's news of the dossiers that were handed over."""
+"""What comes over the bus: routing's news of the dossiers that were handed over, notify's of results at the door."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
-from services.intake.dossier import Dossier, fold, next_tick, transferred
+from services.intake import acts
+from services.intake.dossier import Actor, Dossier, Refusal, decide, fold, next_tick, transferred
 from services.intake.store import DOSSIER, Store
 from shared.contracts import events as ev
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
+from shared.directory.directory import Directory
 from shared.service import Service
 from shared.store.chain import link
 from shared.store.inbox import Fault, Received
 from shared.store.pool import Connection
 
-TOPICS = ("lienthong.transfer.v1",)
+NOTICE_TOPIC = "lienthong.notice.v1"
+TOPICS = ("lienthong.transfer.v1", NOTICE_TOPIC)
 
 
 class Handlers:
@@ -22,9 +27,10 @@ class Handlers:
         self._service, self._store = service, store
 
     async def apply(self, connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
-        """A batch of transfer events: where each dossier is worked on now, and its result when its route is complete."""
+        """A batch of transfer and postal events: where each dossier is worked on now, its result when its route is
+        complete, its payment and its return when the post has brought the result."""
         directory = self._service.directory.current
-        dossiers = await self._store.lock(connection, sorted({e.envelope.subject for e in events}))
+        dossiers = await self._store.lock(connection, sorted({e.envelope.subject for e in events if _concerns(e)}))
         now = await self._service.log.now(connection)
         faults: dict[int, Fault] = {}
         stopped: set[str] = set()
@@ -32,9 +38,37 @@ class Handlers:
         changed: dict[str, Dossier] = {}
         envelopes: list[Envelope] = []
         chains: list[str] = []
+
+        def say(dossier: Dossier, data: ev.DossierEvent, at: datetime) -> None:
+            recorded = max(now, dossier.recorded or now)
+            fold(dossier, data, at, recorded)
+            envelopes.append(
+                Envelope(
+                    topic=DOSSIER,
+                    id=uuid7(),
+                    source=self._service.source,
+                    type=data.short,
+                    subject=dossier.code,
+                    time=at,
+                    recorded=recorded,
+                    sequence=dossier.sequence,
+                    mode="live",
+                    data=data.to_json(),
+                )
+            )
+            dossier.chain = link(dossier.chain, envelopes[-1])
+            chains.append(dossier.chain)
+
         for index, event in enumerate(events):
             code = event.envelope.subject
             dossier = dossiers.get(code)
+            if event.envelope.topic == NOTICE_TOPIC:
+                if dossier is not None and _concerns(event):
+                    at = max(event.envelope.time, dossier.last_at or event.envelope.time)
+                    for op, body in at_the_door(event.data):
+                        _do(dossier, op, body, at, now, directory, say)
+                    changed[code] = dossier
+                continue
             if code in stopped:
                 continue
             if not isinstance(event.data, ev.TransferEvent):
@@ -45,30 +79,44 @@ class Handlers:
                 elsewhere.add((code, event.data.to))  # its home is the site that sent it
                 continue
             at = max(event.envelope.time, dossier.last_at or event.envelope.time)
-            recorded = max(now, dossier.recorded or now)
             for data in transferred(dossier, event.data):
                 assert isinstance(data, ev.DossierEvent)
-                event_id = uuid7()
-                fold(dossier, data, at, recorded)
-                envelopes.append(
-                    Envelope(
-                        topic=DOSSIER,
-                        id=event_id,
-                        source=self._service.source,
-                        type=data.short,
-                        subject=code,
-                        time=at,
-                        recorded=recorded,
-                        sequence=dossier.sequence,
-                        mode="live",
-                        data=data.to_json(),
-                    )
-                )
-                dossier.chain = link(dossier.chain, envelopes[-1])
-                chains.append(dossier.chain)
+                say(dossier, data, at)
             changed[code] = dossier
         moved = [(changed[code], next_tick(changed[code], directory)) for code in sorted(changed)]
         await self._store.write_dossiers(connection, [], moved)
         await self._store.note_elsewhere(connection, elsewhere)
         await self._service.log.append(connection, envelopes, chains)
         return faults
+
+
+def _concerns(event: Received) -> bool:
+    """Notices are many, and intake has nothing to do with them but when a result was brought."""
+    return event.envelope.topic != NOTICE_TOPIC or bool(at_the_door(event.data))
+
+
+def at_the_door(data: ev.EventData | None) -> list[tuple[str, acts.Act]]:
+    """What the delivery of a result by post stands for: what was collected is a payment, and the result is returned."""
+    if not isinstance(data, ev.PostalDelivered) or data.kind != "deliver" or data.notice is not None:
+        return []
+    paid: list[tuple[str, acts.Act]] = []
+    if data.amount:
+        paid.append(("payment", acts.Payment(amount=data.amount, method="postal")))
+    return [*paid, ("return", acts.Return(by="postal"))]
+
+
+def _do(
+    dossier: Dossier,
+    op: str,
+    body: acts.Act,
+    at: datetime,
+    now: datetime,
+    directory: Directory,
+    say: Callable[[Dossier, ev.DossierEvent, datetime], None],
+) -> None:
+    """The act, unless the desk has been quicker or the dossier has gone another way since."""
+    with contextlib.suppress(Refusal):
+        decision = decide(dossier, op, body, Actor("system", "post"), now, directory, at)
+        for data in decision.events:
+            assert isinstance(data, ev.DossierEvent)
+            say(dossier, data, decision.at)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from starlette.responses import JSONResponse, Response
 
@@ -23,13 +23,13 @@ from services.notify.providers import (
     signed,
 )
 from services.notify.store import Store
-from shared.contracts.codes import LOCAL_ZONE, DossierCodeText, Instant, Text, local_phone
+from shared.contracts.codes import LOCAL_ZONE, DossierCodeText, Instant, Phone, Text, local_phone
 from shared.directory.bundle import CarrierEntry, Language, ProviderEntry, Tones
 from shared.directory.directory import UnknownTemplate
 from shared.security.access import scope_of, sees_personal_data
-from shared.security.tokens import Role
+from shared.security.tokens import Principal, Role
 from shared.service import Service
-from shared.web.app import Asking, Body, allow, refused, router
+from shared.web.app import Asking, Body, allow, one_of, refused, router
 from shared.web.openapi import READS
 from shared.web.problem import Problem, Wrong, invalid, not_found
 
@@ -66,6 +66,13 @@ class Preview(Body):
         if (self.template is None) == (self.text is None):
             raise ValueError("give either template or text")
         return self
+
+
+class OptOut(Body):
+    """A mobile number whose owner wants no SMS."""
+
+    phone: Phone
+    out: bool = True
 
 
 class Receipt(Body):
@@ -153,6 +160,21 @@ def routes(service: Service, store: Store) -> APIRouter:
             "reasons": {row["reason"]: row["acts"] for row in reasons},
             "missing": [row["dossier"] for row in missing],
         }
+
+    @api.post("/v1/opt-outs", tags=["notices"])
+    async def opt_out(
+        who: Annotated[Principal, Depends(one_of(Role.DESK, Role.PORTAL))], body: OptOut
+    ) -> dict[str, Any]:
+        """A number that wants no SMS, or (`out: false`) wants them again. It is kept as a keyed hash alone; its owner is
+        told by letter where the rule has that way, else of nothing."""
+        key = store.phone_hash(body.phone)
+        async with service.pool.acquire() as connection, connection.transaction():
+            if body.out:
+                now = await service.log.now(connection)
+                await connection.execute(store.queries["opt_out_put"], key, now, who.subject)
+            else:
+                await connection.execute(store.queries["opt_out_drop"], key)
+        return {"out": body.out}
 
     # -- receipts
 

@@ -30,7 +30,7 @@ from services.notify.notice import (
 from services.notify.postal import Kind, Order, wanted
 from services.notify.settings import NotifySettings
 from services.notify.store import Contact, Said, SealedNotice, Store, notice_of, telling_of
-from shared.contracts.codes import uuid7
+from shared.contracts.codes import local_day, uuid7
 from shared.contracts.events import ContactChanged, ContactRecorded, DossierEvent
 from shared.directory.bundle import NoticeRule, TemplateEntry
 from shared.directory.directory import Directory, UnknownAgency, UnknownProcedure, UnknownTemplate
@@ -58,6 +58,7 @@ class Batch:
     waiting: list[Telling] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     persons: dict[str, Person] = field(default_factory=dict)
+    opted_out: set[str] = field(default_factory=set)  # mobile numbers that want no SMS
 
 
 class Handlers:
@@ -87,6 +88,7 @@ class Handlers:
         await self._load_contacts(connection, batch, [*batch.tellings, *waited])
         if erased:
             await self._erase(connection, batch, erased, touched, now)
+        await self._follow_changes(connection, batch)
         self._decide(batch, [*waited, *batch.tellings], now, waited_for=frozenset())
         self._order(batch, now)
         await self._write(connection, batch, now)
@@ -164,19 +166,18 @@ class Handlers:
             if envelope.mode == "history":
                 continue
             act = data.short.removeprefix("dossier.")
-            if directory.notice_for(act) is not None:
-                batch.tellings.append(
-                    Telling(
-                        event=envelope.id,
-                        dossier=dossier.code,
-                        agency=dossier.agency,
-                        act=act,
-                        happened=envelope.time,
-                        recorded=envelope.recorded,
-                        contact_ref=dossier.contact_ref,
-                        facts=facts_of(data, dossier),
-                    )
-                )
+            telling = Telling(
+                event=envelope.id,
+                dossier=dossier.code,
+                agency=dossier.agency,
+                act=act,
+                happened=envelope.time,
+                recorded=envelope.recorded,
+                contact_ref=dossier.contact_ref,
+                facts=facts_of(data, dossier),
+            )
+            if _rule_of(telling, directory) is not None:
+                batch.tellings.append(telling)
             charge = directory.carriers[0].charge if directory.carriers else 0
             if (order := wanted(data, dossier, charge)) is not None and dossier.contact_ref is not None:
                 batch.orders.append((replace(dossier), *order))
@@ -213,6 +214,8 @@ class Handlers:
         if missing:
             batch.contacts = await self._store.contacts(connection, missing)
         batch.contacts |= batch.changed_contacts
+        mobiles = {person.mobile for ref in refs if (person := self._person(batch, ref)) is not None}
+        batch.opted_out = await self._store.opted_out(connection, mobiles)
 
     async def _erase(
         self, connection: Connection, batch: Batch, erased: list[str], codes: list[str], now: datetime
@@ -224,6 +227,22 @@ class Handlers:
             batch.steps.setdefault(notice.id, (notice, forgotten(notice)))
         await connection.execute(queries["notices_forget"], codes, erased)
         await connection.execute(queries["orders_forget"], erased, now)
+
+    async def _follow_changes(self, connection: Connection, batch: Batch) -> None:
+        """A new number: what has surely not gone out goes to that one."""
+        refs = sorted(ref for ref, contact in batch.changed_contacts.items() if contact.wrapped)
+        if not refs:
+            return
+        for row in await connection.fetch(self._store.queries["notices_redirectable"], refs):
+            person, content = self._person(batch, row["recipient"]), self._store.open(row, row["recipient"])
+            if person is None or content is None:
+                continue
+            to = {"to": person.mobile} if row["channel"] == "sms" else {"to": person.name, "address": person.address}
+            if all(to.values()) and to.items() - content.items():
+                sealed = self._store.seal(batch.changed_contacts[row["recipient"]], content | to)
+                await connection.execute(
+                    self._store.queries["notice_reseal"], row["id"], sealed.nonce, sealed.ciphertext, sealed.wrapped
+                )
 
     # -- deciding
 
@@ -237,12 +256,15 @@ class Handlers:
     def _decide(self, batch: Batch, tellings: Iterable[Telling], now: datetime, *, waited_for: frozenset[UUID]) -> None:
         directory = self._directory
         for telling in tellings:
-            rule = directory.notice_for(telling.act)
+            rule = _rule_of(telling, directory)
             if rule is None:  # the rule was taken away while the act waited
                 batch.untold.append((telling, "no-rule"))
                 continue
             person = self._person(batch, telling.contact_ref)
-            way = way_to_tell(rule, telling.contact_ref, person, waited=telling.event in waited_for)
+            opted_out = person is not None and person.mobile in batch.opted_out
+            way = way_to_tell(
+                rule, telling.contact_ref, person, waited=telling.event in waited_for, opted_out=opted_out
+            )
             if isinstance(way, Wait):
                 batch.waiting.append(telling)
             elif way not in ("sms", "postal"):
@@ -262,7 +284,7 @@ class Handlers:
         now: datetime,
     ) -> None:
         try:
-            template = directory.template(rule.template, person.language)
+            template = directory.template(rule.template, person.language, local_day(telling.happened))
         except UnknownTemplate:
             batch.untold.append((telling, "no-template"))
             return
@@ -287,6 +309,7 @@ class Handlers:
             planned_at=now,
             expires_at=now + lasts,
             matter=matter_of(telling.act),
+            urgent=rule.urgent,
             post_at=now + timedelta(hours=self._settings.post_after_hours) if follows else None,
         )
         notice, events = planned(before, stale=stale, met_by=telling.met_by)
@@ -337,6 +360,7 @@ class Handlers:
             delivered_at=None,
             post_at=None,
             reason=None,
+            cost=0,
             planned_at=now,
             expires_at=now + LETTER_LASTS,
         )
@@ -419,6 +443,18 @@ _ACTS_OF: dict[Matter, tuple[str, ...]] = {
     "payment": ("payment-requested",),
     "due": ("extended", "rescheduled"),
 }
+
+
+def _rule_of(telling: Telling, directory: Directory) -> NoticeRule | None:
+    """The rule by which the act is told, as the directory stands now."""
+    facts = telling.facts
+    return directory.notice_for(
+        telling.act,
+        agency=telling.agency,
+        procedure=facts["procedure"],
+        return_by=facts.get("return_by", "counter"),
+        day=local_day(telling.happened),
+    )
 
 
 def _met(telling: Telling, code: str, matter: Matter, by: UUID) -> Telling:

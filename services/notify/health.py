@@ -1,20 +1,28 @@
 """Which provider is asked: by the bundle's order and by health, and how fast. Pure: time is an argument, in seconds."""
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
 
-from shared.directory.bundle import ProviderEntry
+from shared.directory.bundle import BudgetEntry, ProviderEntry
 
 
 @dataclass(slots=True)
 class Health:
-    """The share of slow or failed calls over a window. A recipient's fault is a call that went well."""
+    """The share of slow or failed calls over a window. A recipient's fault is a call that went well.
+
+    Seconds. Who was bad and looks good again comes back slowly, over `back`.
+    """
 
     window: float = 60.0
     least: int = 5
     share: float = 0.5
     slow: float = 5.0
+    back: float = 300.0
+    _was_bad: bool = False
+    _back_at: float | None = None
     _ended: deque[tuple[float, bool]] = field(default_factory=deque)
     _running: dict[int, float] = field(default_factory=dict)
     _next: int = 0
@@ -41,6 +49,21 @@ class Health:
         bad = hanging + sum(1 for _, was_bad in self._ended if was_bad)
         judged = hanging + len(self._ended)
         return judged < self.least or bad / judged < self.share
+
+    def trust(self, now: float) -> float:
+        """The share of its turns that the provider gets: 1 while it works, 0 while it does not, and what it has earned
+        again since, at least a tenth."""
+        if not self.good(now):
+            self._was_bad, self._back_at = True, None
+            return 0.0
+        if self._was_bad:
+            self._was_bad, self._back_at = False, now
+        if self._back_at is None:
+            return 1.0
+        earned = (now - self._back_at) / self.back
+        if earned >= 1.0:
+            self._back_at = None
+        return min(1.0, max(0.1, earned))
 
 
 @dataclass(slots=True)
@@ -77,19 +100,42 @@ class Pace:
         return self._SECOND * max(1, int(rate)) / rate
 
 
-def order_of(providers: Sequence[ProviderEntry], good: Mapping[str, bool], turn: int) -> list[str]:
+@dataclass(slots=True)
+class Purse:
+    """What has been spent of the agencies' daily budgets, in parts of SMS, on one local day."""
+
+    day: date
+    spent: dict[str, int] = field(default_factory=dict)
+
+    def turn(self, day: date) -> None:
+        """A new day begins with nothing spent."""
+        if day != self.day:
+            self.day, self.spent = day, {}
+
+    def affords(self, budgets: Iterable[BudgetEntry], parts: int) -> bool:
+        return all(self.spent.get(budget.agency, 0) + parts <= budget.parts_per_day for budget in budgets)
+
+    def take(self, budgets: Iterable[BudgetEntry], parts: int) -> None:
+        """Less than none: what was not spent after all."""
+        for budget in budgets:
+            self.spent[budget.agency] = max(0, self.spent.get(budget.agency, 0) + parts)
+
+
+def order_of(providers: Sequence[ProviderEntry], trust: Mapping[str, float], turn: int) -> list[str]:
     """The names in the order in which they are asked.
 
-    As the bundle lists them; those with an equal `priority` stand together and take turns; the unhealthy stand behind
-    the healthy. If all look bad nothing is changed: it may be our own line.
+    As the bundle lists them; those with an equal `priority` stand together and take turns by their weights; the unhealthy
+    stand behind the healthy, and who comes back stands there for the turns that it has not earned. If all look bad nothing
+    is changed: it may be our own line.
     """
-    groups: dict[object, list[str]] = {}
+    groups: dict[object, list[ProviderEntry]] = {}
     for entry in providers:
-        groups.setdefault(entry.name if entry.priority is None else entry.priority, []).append(entry.name)
+        groups.setdefault(entry.name if entry.priority is None else entry.priority, []).append(entry)
     listed = [name for group in groups.values() for name in _turned(group, turn)]
-    if not any(good.get(name, True) for name in listed):
+    if not any(trust.get(name, 1.0) for name in listed):
         return listed
-    return sorted(listed, key=lambda name: not good.get(name, True))
+    share = turn * _GOLDEN % 1.0  # spreads any share evenly over the turns
+    return sorted(listed, key=lambda name: not trust.get(name, 1.0) > share)
 
 
 def choose(order: Sequence[str], tried: Collection[str], bound: str | None) -> str | None:
@@ -99,6 +145,15 @@ def choose(order: Sequence[str], tried: Collection[str], bound: str | None) -> s
     return next((name for name in order if name not in tried), None)
 
 
-def _turned(group: list[str], turn: int) -> list[str]:
-    start = turn % len(group)
-    return group[start:] + group[:start]
+_GOLDEN: Final = 0.6180339887498949
+
+
+def _turned(group: Sequence[ProviderEntry], turn: int) -> list[str]:
+    """The names, beginning with the one whose turn it is: of so many turns as the weights add up to, each has its weight."""
+    names = [entry.name for entry in group]
+    place = turn % sum(entry.weight for entry in group)
+    start = 0
+    while place >= group[start].weight:
+        place -= group[start].weight
+        start += 1
+    return names[start:] + names[:start]

@@ -45,9 +45,10 @@ Channel = Literal["sms", "postal"]
 Matter = Literal["supplement", "payment", "due"]
 """What an unsent notice may be overtaken by: the supplement, the payment, a newer due date."""
 
-Reason = Literal["no-contact", "erased", "unreachable", "no-template"]
+Reason = Literal["no-contact", "erased", "unreachable", "opted-out", "no-template", "no-rule"]
 """Why nobody is told: the contact did not come, the person was erased, has neither mobile number nor address (or none
-that the rule allows), or the rule's template does not exist."""
+that the rule allows), wants no SMS and no letter is possible, the rule's template does not exist, or the rule was taken
+away while the act waited."""
 
 UNSENT: Final = frozenset[State]({"planned", "held"})
 FOLLOWED_BY_POST: Final = frozenset({"supplement-requested", "resolved"})
@@ -142,7 +143,11 @@ class Telling:
 
 def facts_of(data: DossierEvent, dossier: Dossier) -> dict[str, Any]:
     """The facts that a text about this act may name, as JSON; call it after `follow`."""
-    facts: dict[str, Any] = {"agency": dossier.agency, "procedure": dossier.procedure}
+    facts: dict[str, Any] = {
+        "agency": dossier.agency,
+        "procedure": dossier.procedure,
+        "return_by": dossier.return_by,  # for the rule, not for the text
+    }
     if dossier.due_at is not None:
         facts["due"] = format_instant(dossier.due_at)
     if dossier.received_at is not None:
@@ -230,11 +235,12 @@ class Wait(Enum):
 
 
 def way_to_tell(
-    rule: NoticeRule, contact_ref: str | None, person: Person | None, *, waited: bool
+    rule: NoticeRule, contact_ref: str | None, person: Person | None, *, waited: bool, opted_out: bool = False
 ) -> Channel | Reason | Wait:
     """The first way of the rule that reaches the person; a reason when there is none; else wait.
 
-    The same whatever order act and contact come in, and however often they are repeated.
+    The same whatever order act and contact come in, and however often they are repeated. `opted_out`: no SMS to this
+    number.
     """
     if contact_ref is None or (person is None and waited):
         return "no-contact"
@@ -243,11 +249,11 @@ def way_to_tell(
     if person.erased:
         return "erased"
     for channel in rule.by:
-        if channel == "sms" and person.mobile is not None:
+        if channel == "sms" and person.mobile is not None and not opted_out:
             return "sms"
         if channel == "postal" and person.address:
             return "postal"
-    return "unreachable"
+    return "opted-out" if opted_out and "sms" in rule.by else "unreachable"
 
 
 # --------------------------------------------------------------------------------------------------- the notice's life
@@ -259,7 +265,7 @@ class Notice:
 
     `due`: it may be sent now; else `next_at` says when, or nobody waits for it. `tried`: who has refused it in this
     round; `asked`: everybody who ever got it; `bound`: it stays with `provider`, which may have taken it already.
-    `post_at`: when a letter follows unless it has arrived.
+    `post_at`: when a letter follows unless it has arrived. `urgent`: it is not held. `cost`: đồng, once it is sent.
     """
 
     id: UUID
@@ -291,6 +297,8 @@ class Notice:
     delivered_at: datetime | None = None
     post_at: datetime | None = None
     reason: str | None = None
+    urgent: bool = False
+    cost: int = 0
 
     @property
     def overtakable(self) -> bool:
@@ -347,7 +355,7 @@ def superseded(notice: Notice, by: UUID) -> Step:
 
 def held(notice: Notice, until: datetime) -> Step:
     """Quiet hours: it keeps its place in the order planned."""
-    if notice.state != "planned" or not notice.overtakable:
+    if notice.state != "planned" or not notice.overtakable or notice.urgent:
         return notice, ()
     after = replace(notice, state="held", due=False, next_at=None, held_until=until)
     return after, (_say(NoticeHeld, notice, until=until),)

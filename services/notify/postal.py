@@ -40,7 +40,8 @@ _RANK: Final[dict[PostalState, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order. `notice`: the letter that it carries, if it is one; its id is then the notice's."""
+    """One order. `notice`: the letter that it carries, if it is one; its id is then the notice's. `track_at`: when its
+    carrier is asked next what became of it; `polls`: how often it was asked since something had changed."""
 
     id: UUID
     dossier: str
@@ -59,6 +60,13 @@ class Order:
     amount: int | None = None
     reason: str | None = None
     changed_at: datetime | None = None
+    track_at: datetime | None = None
+    polls: int = 0
+
+    @property
+    def open(self) -> bool:
+        """The carrier has it, and it is under way."""
+        return 0 < _RANK[self.state] < _RANK["delivered"]
 
 
 def wanted(data: DossierEvent, dossier: Dossier, charge: int) -> tuple[Kind, int] | None:
@@ -138,4 +146,10 @@ def moved(
 
 
 def _named(order: Order) -> dict[str, Any]:
-    return {"order": order.id, "dossier": order.dossier, "kind": order.kind, "carrier": order.carrier}
+    return {
+        "order": order.id,
+        "dossier": order.dossier,
+        "kind": order.kind,
+        "carrier": order.carrier,
+        "notice": order.notice,
+    }

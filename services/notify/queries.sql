@@ -75,6 +75,32 @@ SELECT * FROM notify.notice
 WHERE dossier = ANY ($1::text[]) AND matter = ANY ($2::text[]) AND state IN ('planned', 'held')
 ORDER BY id FOR UPDATE
 
+-- name: notices_redirectable
+-- Nobody has them and nobody may have them: where they go can still change.
+SELECT id, recipient, channel, nonce, ciphertext, wrapped FROM notify.notice
+WHERE recipient = ANY ($1::text[]) AND state IN ('planned', 'held') AND NOT in_flight AND NOT bound
+      AND wrapped IS NOT NULL
+ORDER BY id FOR UPDATE
+
+-- name: notice_reseal
+UPDATE notify.notice SET nonce = $2, ciphertext = $3, wrapped = $4 WHERE id = $1
+
+-- name: opted_out
+SELECT phone_hash FROM notify.opt_out WHERE phone_hash = ANY ($1::text[])
+
+-- name: opt_out_put
+INSERT INTO notify.opt_out (phone_hash, since, who) VALUES ($1, $2, $3) ON CONFLICT (phone_hash) DO NOTHING
+
+-- name: opt_out_drop
+DELETE FROM notify.opt_out WHERE phone_hash = $1
+
+-- name: opt_outs
+-- All of them, when there are others than were known: how many, and the latest.
+SELECT phone_hash FROM notify.opt_out
+
+-- name: opt_outs_mark
+SELECT count(*) || ' ' || coalesce(max(since)::text, '') AS mark FROM notify.opt_out
+
 -- name: notices_unsent_of_contacts
 SELECT n.* FROM notify.notice n
 WHERE n.recipient = ANY ($1::text[]) AND n.state IN ('planned', 'held') AND n.dossier = ANY ($2::text[])
@@ -117,7 +143,7 @@ RETURNING id
 -- Whether there is anything to do at this instant: one statement for an idle second.
 SELECT EXISTS (SELECT 1 FROM notify.notice WHERE due) AS due,
        EXISTS (SELECT 1 FROM notify.notice WHERE next_at <= $1) AS retry,
-       EXISTS (SELECT 1 FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight) AS held,
+       EXISTS (SELECT 1 FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight AND next_at IS NULL) AS held,
        EXISTS (SELECT 1 FROM notify.notice WHERE state IN ('planned', 'held', 'unknown') AND expires_at <= $1) AS expired,
        EXISTS (SELECT 1 FROM notify.notice WHERE post_at IS NOT NULL
                AND (post_at <= $1 OR state IN ('failed', 'expired'))) AS post,
@@ -131,11 +157,11 @@ WHERE id IN (SELECT id FROM notify.notice WHERE next_at <= $1 ORDER BY next_at L
 -- name: notices_release
 -- The quiet hours are over: what was held goes out in the order planned.
 UPDATE notify.notice SET due = true
-WHERE id IN (SELECT id FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight ORDER BY id LIMIT 5000
+WHERE id IN (SELECT id FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight AND next_at IS NULL ORDER BY id LIMIT 5000
              FOR UPDATE SKIP LOCKED)
 
 -- name: notices_to_hold
-SELECT id FROM notify.notice WHERE due AND NOT bound AND state = 'planned' ORDER BY id LIMIT 1000
+SELECT id FROM notify.notice WHERE due AND NOT bound AND NOT urgent AND state = 'planned' ORDER BY id LIMIT 1000
 
 -- name: notices_waiting
 -- From the partial index of what is not over yet.
@@ -143,28 +169,56 @@ SELECT state, count(*) AS notices, min(planned_at) AS oldest FROM notify.notice
 WHERE state IN ('planned', 'held', 'unknown') GROUP BY state
 
 -- name: notices_due
--- In the order planned, and of each recipient only the first that is unsent: the next follows when that has gone.
-SELECT id, dossier, recipient, state, provider, bound, tried, nonce, ciphertext, wrapped
-FROM notify.notice n
-WHERE due AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
-                          AND e.state IN ('planned', 'held') AND e.id < n.id)
-ORDER BY id LIMIT $1
+-- In the order planned, and of each recipient only the first that is unsent: the next follows when that has gone. At most
+-- $1 urgent ones, which wait for no others, $2 fresh ones and $3 that were held.
+(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
+ FROM notify.notice n
+ WHERE due AND urgent
+       AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                       AND e.state IN ('planned', 'held') AND e.urgent AND e.id < n.id)
+ ORDER BY id LIMIT $1)
+UNION ALL
+(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
+ FROM notify.notice n
+ WHERE due AND NOT urgent AND state = 'planned'
+       AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                       AND e.state IN ('planned', 'held') AND e.id < n.id)
+ ORDER BY id LIMIT $2)
+UNION ALL
+(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
+ FROM notify.notice n
+ WHERE due AND NOT urgent AND state = 'held'
+       AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                       AND e.state IN ('planned', 'held') AND e.id < n.id)
+ ORDER BY id LIMIT $3)
 
 -- name: notices_begin
 -- The attempt is on record before the provider is called; a notice that was overtaken meanwhile is not begun.
 WITH free AS (
-    SELECT n.id, b.provider, b.mark
-    FROM notify.notice n JOIN unnest($1::uuid[], $2::text[], $3::bigint[]) AS b(id, provider, mark) USING (id)
+    SELECT n.id, b.provider, b.mark, b.price
+    FROM notify.notice n JOIN unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[]) AS b(id, provider, mark, price)
+         USING (id)
     WHERE n.due ORDER BY n.id FOR UPDATE OF n SKIP LOCKED)
 UPDATE notify.notice n
 SET due = false, in_flight = true, state = 'planned', provider = f.provider, attempts = n.attempts + 1, mark = f.mark,
+    cost = n.parts * f.price, reason = NULL,
     asked = CASE WHEN f.provider = ANY (n.asked) THEN n.asked ELSE n.asked || f.provider END
 FROM free f WHERE n.id = f.id
 RETURNING n.id
 
 -- name: notices_later
--- There is no provider for them now.
-UPDATE notify.notice SET due = false, next_at = $2 WHERE id = ANY ($1::uuid[]) AND due
+-- There is no provider for them now, or their agency's day is spent.
+UPDATE notify.notice SET due = false, next_at = $2, reason = $3 WHERE id = ANY ($1::uuid[]) AND due
+
+-- name: notices_at_once
+-- The clock was put back, or a load changed the budgets: what waits for a time is looked at anew.
+UPDATE notify.notice SET next_at = $1 WHERE next_at > $1 AND ($2 OR reason = 'over-budget')
+
+-- name: parts_spent
+-- Of a day's budgets: what was sent that day, and what may have been.
+SELECT agency, sum(parts) AS parts FROM notify.notice
+WHERE id >= $1 AND channel = 'sms' AND (sent_at >= $2 OR (sent_at IS NULL AND (in_flight OR bound OR state = 'unknown')))
+GROUP BY agency
 
 -- name: notices_in_flight
 SELECT id, dossier, provider, mark FROM notify.notice WHERE in_flight ORDER BY id

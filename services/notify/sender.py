@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ import asyncpg
 import structlog
 
 from services.notify.handlers import CONTACT_TOPIC, Handlers
-from services.notify.health import Health, Pace, choose, order_of
+from services.notify.health import Health, Pace, Purse, choose, order_of
 from services.notify.line import Line
 from services.notify.notice import (
     NoAnswer,
@@ -54,6 +55,7 @@ CLAIM = 500  # notices at once
 STOP_WITHIN = 1.5  # seconds that calls in flight are given at the end
 SAID = {Taken: "taken", Refused: "refused", NotTaken: "not-taken", NoAnswer: "no-answer"}
 STANDBY = 1.0  # seconds between two looks at the lock
+CLOCK_STEP = 2.0  # seconds by which the wall clock may lag behind without having been put back
 
 
 @dataclass(slots=True)
@@ -98,6 +100,10 @@ class Sender:
         self._turn = 0
         self._forgotten_to = UUID(int=0)
         self._forget_at = 0.0
+        self._purse = Purse(_now().astimezone(LOCAL_ZONE).date())
+        self._opted_out: frozenset[str] = frozenset()
+        self._opt_outs_mark = ""
+        self._skew: float | None = None  # the wall clock's distance from the one that only goes forward
         self._pauses = Pauses(timedelta(seconds=settings.retry_first), timedelta(seconds=settings.retry_most))
         self._ways: dict[str, Line] = {}  # by URL
         self.active = False
@@ -140,6 +146,8 @@ class Sender:
             recorder = asyncio.create_task(self._record_always())
             try:
                 await self._recover(connection)
+                await self._count_spent(connection, _now())
+                await connection.execute(self._store.queries["notices_at_once"], _now(), False)
                 await self._work(connection)
             finally:
                 await self._wind_down(recorder)
@@ -207,6 +215,8 @@ class Sender:
     async def _look(self, connection: Any) -> None:
         """What time alone brings about: retries, the end of quiet hours, expiry, late decisions, letters, orders."""
         queries, now = self._store.queries, _now()
+        await self._watch_clock(connection, now)
+        await self._read_opt_outs(connection)
         look = await connection.fetchrow(queries["look"], now)
         if look["retry"]:
             await connection.execute(queries["notices_retry"], now)
@@ -228,6 +238,34 @@ class Sender:
         if look["orders"] and (self._posting is None or self._posting.done()):
             self._posting = self._start(self._post(now))
         await self._forget_texts(connection, now)
+
+    async def _watch_clock(self, connection: Any, now: datetime) -> None:
+        """Put back, it would let what waits for a time wait for so much longer."""
+        skew = now.timestamp() - asyncio.get_running_loop().time()
+        if self._skew is not None and skew < self._skew - CLOCK_STEP:
+            await connection.execute(self._store.queries["notices_at_once"], now, True)
+            log.warning("clock-put-back", service="notify", seconds=round(self._skew - skew))
+        self._skew = skew
+        day = now.astimezone(LOCAL_ZONE).date()
+        if day < self._purse.day:  # what was spent on that day is no longer known
+            await self._count_spent(connection, now)
+        self._purse.turn(day)
+
+    async def _count_spent(self, connection: Any, now: datetime) -> None:
+        """What has been spent of the day's budgets, from what was sent: a notice is not older than it lasts."""
+        directory, local = self._service.directory.current, now.astimezone(LOCAL_ZONE)
+        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+        oldest = midnight - timedelta(hours=directory.sms.expire_hours + 1)
+        rows = await connection.fetch(self._store.queries["parts_spent"], first_id_of(oldest), midnight)
+        self._purse = Purse(local.date())
+        for row in rows:
+            self._purse.take(directory.budgets_of(row["agency"]), row["parts"])
+
+    async def _read_opt_outs(self, connection: Any) -> None:
+        mark = await connection.fetchval(self._store.queries["opt_outs_mark"])
+        if mark != self._opt_outs_mark:
+            rows = await connection.fetch(self._store.queries["opt_outs"])
+            self._opted_out, self._opt_outs_mark = frozenset(row["phone_hash"] for row in rows), mark
 
     async def _contacts_asked_for(self, connection: Any, now: datetime) -> bool:
         """Before an act is given up for want of a contact, the contact's owner is asked: the bus may be behind, or empty.
@@ -257,8 +295,7 @@ class Sender:
         loop = asyncio.get_running_loop()
         if loop.time() < self._forget_at:
             return
-        oldest = now - timedelta(days=self._settings.text_days)
-        before = UUID(int=int(oldest.timestamp() * 1000) << 80)
+        before = first_id_of(now - timedelta(days=self._settings.text_days))
         rows = await connection.fetch(self._store.queries["texts_forget"], before, self._forgotten_to)
         if rows:
             self._forgotten_to = max(row["id"] for row in rows)
@@ -275,30 +312,42 @@ class Sender:
         if (until := self._quiet(now)) is not None:
             rows = await connection.fetch(self._store.queries["notices_to_hold"])
             await self._move([row["id"] for row in rows], lambda notice: held(notice, until), now)
-            return bool(rows), self._settings.sender_poll
-        self._refresh_gateways()
+            if rows:
+                return True, 0.0
+        if self._refresh_gateways():
+            await self._count_spent(connection, now)
+            await connection.execute(self._store.queries["notices_at_once"], now, False)
         room = {name: self._room(gateway, clock) for name, gateway in self._gateways.items()}
         waits = [wait for gateway in self._gateways.values() if (wait := gateway.pace.wait(clock)) > 0]
         pause = min(waits, default=self._settings.sender_poll)
         if self._gateways and not any(free > 0 for free in room.values()):
             return False, pause
-        rows = await connection.fetch(self._store.queries["notices_due"], CLAIM)
+        chain_busy = self._held_going is not None and not self._held_going.done()
+        fresh, from_night = (0, 0) if until is not None else (CLAIM, CLAIM * (not chain_busy))
+        rows = await connection.fetch(self._store.queries["notices_due"], CLAIM, fresh, from_night)
         if not rows:
             return False, self._settings.sender_poll
-        chosen, homeless = self._choose(rows, room, clock)
+        chosen, homeless, unpaid = self._choose(fairly(rows), room, clock)
         if homeless:
             later = now + timedelta(seconds=self._settings.retry_most)
-            await connection.execute(self._store.queries["notices_later"], homeless, later)
+            await connection.execute(self._store.queries["notices_later"], homeless, later, "no-provider")
+        if unpaid:
+            await connection.execute(self._store.queries["notices_later"], unpaid, next_midnight(now), "over-budget")
         if not chosen:
-            return False, pause
+            return bool(unpaid), pause
+        prices = {name: gateway.entry.price for name, gateway in self._gateways.items()}
         marks = {name: gateway.file.end() for name, gateway in self._gateways.items() if gateway.file is not None}
         begun = await connection.fetch(
             self._store.queries["notices_begin"],
             [row["id"] for row, _ in chosen],
             [name for _, name in chosen],
             [marks.get(name) for _, name in chosen],
+            [prices[name] for _, name in chosen],
         )
         ours = {row["id"] for row in begun}
+        for row, _ in chosen:
+            if row["id"] not in ours:
+                self._pay(row, -row["parts"])
         self._dispatch([(row, name) for row, name in chosen if row["id"] in ours])
         return bool(ours), self._settings.sender_poll
 
@@ -310,25 +359,37 @@ class Sender:
 
     def _choose(
         self, rows: Sequence[Any], room: dict[str, int], clock: float
-    ) -> tuple[list[tuple[Any, str]], list[UUID]]:
-        """A provider for each notice; those for which there is no provider at all."""
-        good = {name: gateway.health.good(clock) for name, gateway in self._gateways.items()}
+    ) -> tuple[list[tuple[Any, str]], list[UUID], list[UUID]]:
+        """A provider for each notice; those for which there is no provider at all; those that are over their budget."""
+        trust = {name: gateway.health.trust(clock) for name, gateway in self._gateways.items()}
         entries = [gateway.entry for gateway in self._gateways.values()]
-        chain_busy = self._held_going is not None and not self._held_going.done()
-        chosen, homeless = [], []
+        directory = self._service.directory.current
+        chosen, homeless, unpaid = [], [], []
         for row in rows:
-            order = order_of(entries, good, self._turn)
+            order = order_of(entries, trust, self._turn)
             name = choose(order, row["tried"], row["provider"] if row["bound"] else None)
             if name is None and order and not row["bound"]:
                 name = order[0]
             if name is None:
                 homeless.append(row["id"])
-            elif room[name] > 0 and not (row["state"] == "held" and chain_busy):
+            elif room[name] <= 0:
+                continue
+            elif not (row["bound"] or row["urgent"]) and not self._purse.affords(
+                directory.budgets_of(row["agency"]), row["parts"]
+            ):
+                unpaid.append(row["id"])
+            else:
                 room[name] -= 1
+                self._pay(row, row["parts"])
                 self._turn += 1
                 self._gateways[name].pace.take(clock)
                 chosen.append((row, name))
-        return chosen, homeless
+        return chosen, homeless, unpaid
+
+    def _pay(self, row: Any, parts: int) -> None:
+        """Once for each notice: one that is repeated under its id was paid for."""
+        if not row["bound"]:
+            self._purse.take(self._service.directory.current.budgets_of(row["agency"]), parts)
 
     # -- calling
 
@@ -357,9 +418,10 @@ class Sender:
     async def _call(self, gateway: Gateway, row: Any) -> None:
         loop = asyncio.get_running_loop()
         content = self._store.open(row, row["recipient"])
-        if content is None:
-            self._end(row, gateway, Refused("erased"))
+        if (against := self._never(content)) is not None:
+            self._end(row, gateway, against)
             return
+        assert content is not None
         assert gateway.caller is not None
         began = loop.time()
         call = gateway.health.begin(began)
@@ -373,11 +435,25 @@ class Sender:
             self._service.metrics.observe(SEND_SECONDS, loop.time() - began, gateway.entry.name)
             self._end(row, gateway, outcome)
 
+    def _never(self, content: dict[str, Any] | None) -> Refused | None:
+        """Why this person is not told after all: erased, or they have said since that they want no SMS."""
+        if content is None:
+            return Refused("erased")
+        if self._opted_out and self._store.phone_hash(content["to"]) in self._opted_out:
+            return Refused("opted-out")
+        return None
+
     async def _write(self, gateway: Gateway, rows: Sequence[Any]) -> None:
         """A file takes a whole batch with one sync, in its order."""
         file, loop = gateway.file, asyncio.get_running_loop()
         assert file is not None
-        contents = {row["id"]: self._store.open(row, row["recipient"]) for row in rows}
+        contents, never = dict[UUID, dict[str, Any]](), dict[UUID, Refused]()
+        for row in rows:
+            content = self._store.open(row, row["recipient"])
+            if (against := self._never(content)) is not None:
+                never[row["id"]] = against
+            elif content is not None:
+                contents[row["id"]] = content
         at = _now().astimezone(LOCAL_ZONE).isoformat(timespec="milliseconds")
         call = gateway.health.begin(loop.time())
         failed = False
@@ -389,7 +465,7 @@ class Sender:
                 documents = [
                     {"id": str(key), "to": content["to"], "text": content["text"], "at": at}
                     for key, content in contents.items()
-                    if content is not None and key not in there
+                    if key not in there
                 ]
                 await asyncio.to_thread(file.append, documents)
             except OSError:
@@ -397,8 +473,8 @@ class Sender:
                 there = await asyncio.to_thread(file.written, list(contents), start)
         gateway.health.end(call, loop.time(), failed=failed)
         for row in rows:
-            if contents[row["id"]] is None:
-                self._end(row, gateway, Refused("erased"))
+            if row["id"] in never:
+                self._end(row, gateway, never[row["id"]])
             elif not failed or row["id"] in there:
                 self._end(row, gateway, Taken())
             else:
@@ -406,6 +482,8 @@ class Sender:
 
     def _end(self, row: Any, gateway: Gateway, outcome: Outcome) -> None:
         self._service.metrics.add(SENDS, 1, gateway.entry.name, SAID[type(outcome)])
+        if isinstance(outcome, Refused | NotTaken):
+            self._pay(row, -row["parts"])
         self._ended.append(Ended(row["id"], row["dossier"], gateway.entry.name, outcome))
         self._ended_event.set()
 
@@ -474,11 +552,11 @@ class Sender:
 
     # -- the providers of the bundle
 
-    def _refresh_gateways(self) -> None:
-        """A load takes effect at once; a provider that did not change keeps its health and pace."""
+    def _refresh_gateways(self) -> bool:
+        """A load takes effect at once; a provider that did not change keeps its health and pace. Whether there was one."""
         live = self._service.directory
         if live.version == self._version:
-            return
+            return False
         before, self._gateways = self._gateways, {}
         for entry in live.current.providers:
             known = before.get(entry.name)
@@ -486,10 +564,17 @@ class Sender:
                 known if known and known.entry == entry and self._version >= 0 else self._gateway(entry)
             )
         self._version = live.version
+        return True
 
     def _gateway(self, entry: ProviderEntry) -> Gateway:
         settings = self._settings
-        health = Health(settings.health_window, settings.health_least, settings.health_share, settings.call_slow)
+        health = Health(
+            settings.health_window,
+            settings.health_least,
+            settings.health_share,
+            settings.call_slow,
+            settings.health_back,
+        )
         gateway = Gateway(entry, health, Pace(entry.per_second))
         match entry.kind:
             case "file":
@@ -599,6 +684,25 @@ class Sender:
                 connection, [r["dossier"] for r in rows], [r["id"] for r in rows], step, of_letter, now=now
             )
         self._service.wake()
+
+
+def fairly(rows: Sequence[Any]) -> list[Any]:
+    """The urgent ones first; then by turns those of the day and those of the night, so that neither waits for the other."""
+    urgent = [row for row in rows if row["urgent"]]
+    day = [row for row in rows if not row["urgent"] and row["state"] != "held"]
+    night = [row for row in rows if not row["urgent"] and row["state"] == "held"]
+    return urgent + [row for pair in zip_longest(day, night) for row in pair if row is not None]
+
+
+def first_id_of(instant: datetime) -> UUID:
+    """Ids begin with the time at which they were made: none made from then on is lower."""
+    return UUID(int=int(instant.timestamp() * 1000) << 80)
+
+
+def next_midnight(now: datetime) -> datetime:
+    """When the next local day begins."""
+    day = now.astimezone(LOCAL_ZONE).date() + timedelta(days=1)
+    return datetime.combine(day, datetime.min.time(), LOCAL_ZONE)
 
 
 def _written(file: File, rows: Sequence[Any]) -> set[UUID]:

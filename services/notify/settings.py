@@ -26,7 +26,7 @@ class NotifySettings(Settings):
     retry_first: float = Field(2.0, gt=0, description="The first pause after all providers refused; it doubles.")
     retry_most: float = Field(45.0, gt=0, le=55.0, description="The longest pause between two rounds of providers.")
     held_patience: float = Field(
-        1.0,
+        0.05,
         gt=0,
         description="Held notices go out one after another; one that is not answered by then lets the next go.",
     )
@@ -35,4 +35,5 @@ class NotifySettings(Settings):
     health_share: float = Field(
         0.5, gt=0, le=1, description="Share of slow or failed calls from which it is unhealthy."
     )
+    health_back: float = Field(300.0, gt=0, description="Over which a provider that was unhealthy gets its turns back.")
     sender_poll: float = Field(1.0, gt=0, description="How long the sender sleeps when nothing wakes it.")

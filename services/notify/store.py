@@ -156,6 +156,18 @@ class Store:
             [c.wrapped for c in ordered],
         )
 
+    async def opted_out(self, connection: Connection, mobiles: Iterable[str | None]) -> set[str]:
+        """Those of the numbers that want no SMS."""
+        hashes = {self.phone_hash(mobile): mobile for mobile in mobiles if mobile is not None}
+        if not hashes:
+            return set()
+        rows = await connection.fetch(self.queries["opted_out"], sorted(hashes))
+        return {hashes[row["phone_hash"]] for row in rows}
+
+    def phone_hash(self, mobile: str) -> str:
+        """As opt-outs are kept: without the site's key it says nothing of the number."""
+        return self._service.keys.keyed_hash("opt-out", mobile)
+
     async def take_tellings(self, connection: Connection, tellings: Sequence[Telling]) -> list[Telling]:
         """Those of the waiting acts that are ours to decide: another process may have been quicker."""
         rows = await connection.fetch(self.queries["tellings_take"], [t.event for t in tellings])

@@ -706,9 +706,11 @@ class NoticeSuperseded(NoticeEvent):
 
 
 class PostalEvent(EventData):
-    """One order with the public post: `collect` papers from the applicant, or `deliver` the result."""
+    """One order with the public post: `collect` papers from the applicant, or `deliver` the result; with `notice`, a letter
+    that tells of an act."""
 
     order: Agency[UUID]
+    notice: Agency[UUID | None] = None
     dossier: Agency[DossierCodeText]
     kind: Agency[Literal["collect", "deliver"]]
     carrier: Internal[Code]

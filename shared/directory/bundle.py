@@ -31,6 +31,8 @@ Online = Literal["full", "partial", "none"]
 Language = Literal["vi", "en"]
 Tones = Literal["keep", "drop", "keep_within"]
 NoticeChannel = Literal["sms", "postal"]
+PostalState = Literal["ordered", "collected", "in-transit", "delivered", "returned", "cancelled"]
+"""What a carrier reports of an order."""
 
 ACTS: Final = frozenset(short.removeprefix("dossier.") for short in EVENTS if short.startswith("dossier."))
 """What a notice can tell of: the dossier events by their last word."""
@@ -229,10 +231,11 @@ class CalendarEntry(Entry):
 
 
 class ProviderEntry(Entry):
-    """An SMS gateway. They are tried in the order given, by health; `priority` only sorts equals together.
+    """An SMS gateway. They are tried in the order given, by health; `priority` only sorts equals together, and `weight` is
+    the share that each of these equals gets.
 
     `secret` signs receipts; `secret_env` names the environment variable that holds it instead. `username`,
-    `password` (or `password_env`) and `smsc` are Kannel's. `dedupes`: it sends an id only once.
+    `password` (or `password_env`) and `smsc` are Kannel's. `dedupes`: it sends an id only once. `price`: đồng a part.
     """
 
     name: Identifier
@@ -247,12 +250,17 @@ class ProviderEntry(Entry):
     per_second: Annotated[float, Field(gt=0)] | None = None
     dedupes: bool = False
     priority: int | None = None
+    weight: Annotated[int, Field(ge=1, le=100)] = 1
+    price: Money = 0
 
 
 class NoticeRule(Entry):
     """Who is told of an act, by what and in which template: the first channel of `by` that can reach them.
 
-    `post_if_undelivered`: a letter follows an SMS that did not arrive in time (it costs).
+    `post_if_undelivered`: a letter follows an SMS that did not arrive in time (it costs). `urgent`: it does not wait for
+    the morning, for the budget, or behind what is not urgent. A rule may be for an agency and those below it, for one
+    procedure, for one way of returning the result, and for acts from `valid_from` to `valid_to`, local days, both inside;
+    of several that fit an act the narrowest counts. `enabled: false`: nobody is told.
     """
 
     act: Annotated[str, AfterValidator(_act)]
@@ -260,10 +268,20 @@ class NoticeRule(Entry):
     by: Annotated[tuple[NoticeChannel, ...], Field(min_length=1)] = ("sms", "postal")
     template: Identifier
     post_if_undelivered: bool = False
+    urgent: bool = False
+    enabled: bool = True
+    agency: AgencyCode | None = None
+    procedure: Identifier | None = None
+    return_by: Literal["counter", "postal", "online"] | None = None
+    valid_from: date | None = None
+    valid_to: date | None = None
 
 
 class TemplateEntry(Entry):
-    """A text in one language. `keep_within`: with tones if it stays within `parts`, else without."""
+    """A text in one language. `keep_within`: with tones if it stays within `parts`, else without.
+
+    Of the versions in force on the local day of the act the highest is used; `valid_to` is inside.
+    """
 
     name: Identifier
     version: NotNegative
@@ -271,6 +289,8 @@ class TemplateEntry(Entry):
     tones: Tones = "keep_within"
     parts: Positive = 1
     text: Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_template_text)]
+    valid_from: date | None = None
+    valid_to: date | None = None
 
 
 class QuietHours(Entry):
@@ -280,15 +300,28 @@ class QuietHours(Entry):
     to: TimeOfDay
 
 
+class BudgetEntry(Entry):
+    """What an agency and those below it may spend on SMS in a local day, in parts; what is over it waits for the next."""
+
+    agency: AgencyCode
+    parts_per_day: NotNegative
+
+
 class SmsSettings(Entry):
     """`sender`: the brand name, at most 11 ASCII characters. A notice expires after `expire_hours`."""
 
     sender: Annotated[str, Field(pattern=r"^[ -~]{1,11}$")] = "LIENTHONG"
     expire_hours: Annotated[float, Field(gt=0)] = 24
+    budgets: tuple[BudgetEntry, ...] = ()
 
 
 class CarrierEntry(Entry):
-    """A postal carrier. `charge` in đồng is added to the fee that is collected at the door."""
+    """A postal carrier. `charge` in đồng is added to the fee that is collected at the door; `price` is what an order costs
+    the agency.
+
+    `track_url`: where its orders are asked for (`GET track_url?id=`) besides what it reports by itself; `states`: its words
+    for the states of an order, and ours for them.
+    """
 
     name: Identifier
     kind: Literal["file", "http"]
@@ -296,6 +329,9 @@ class CarrierEntry(Entry):
     secret: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)
     secret_env: Identifier | None = None
     charge: Money = 0
+    price: Money = 0
+    track_url: Url | None = None
+    states: dict[Annotated[str, Field(min_length=1, max_length=100)], PostalState] = {}
 
 
 class PortalEntry(Entry):
@@ -347,8 +383,8 @@ class Site(BaseModel):
     portals: tuple[PortalEntry, ...]
 
 
-def valid_on(entry: AgencyEntry | ProcedureEntry, day: date) -> bool:
-    """Whether the agency or procedure is in force on that local day, both ends inside."""
+def valid_on(entry: AgencyEntry | ProcedureEntry | NoticeRule | TemplateEntry, day: date) -> bool:
+    """Whether it is in force on that local day, both ends inside."""
     return (entry.valid_from is None or entry.valid_from <= day) and (entry.valid_to is None or day <= entry.valid_to)
 
 

@@ -52,7 +52,12 @@ _TEXTS: Final[dict[str, dict[Language, str]]] = {
         "vi": "Hồ sơ {code} đã dừng giải quyết. Lý do: {reason}",
         "en": "Dossier {code} has been stopped. Reason: {reason}",
     },
+    "returned": {
+        "vi": "Kết quả hồ sơ {code} đã được trả qua bưu chính công ích.",
+        "en": "The result of dossier {code} has been returned by post.",
+    },
 }
+_SWITCHED_OFF: Final = frozenset({"returned"})  # who opens the door to the post knows it already
 
 DEFAULT_TEMPLATES: Final[tuple[TemplateEntry, ...]] = tuple(
     TemplateEntry(name=act, version=0, lang=language, tones="keep_within", parts=1, text=texts[language])
@@ -60,7 +65,12 @@ DEFAULT_TEMPLATES: Final[tuple[TemplateEntry, ...]] = tuple(
     for language in get_args(Language)
 )
 
-DEFAULT_NOTICES: Final[tuple[NoticeRule, ...]] = tuple(NoticeRule(act=act, template=act) for act in _TEXTS)
+DEFAULT_NOTICES: Final[tuple[NoticeRule, ...]] = tuple(
+    NoticeRule(act=act, template=act, return_by="postal", enabled=False)
+    if act in _SWITCHED_OFF
+    else NoticeRule(act=act, template=act)
+    for act in _TEXTS
+)
 
 DEFAULT_QUIET_HOURS: Final = QuietHours(from_time="22:00", to="07:00")
 DEFAULT_SMS: Final = SmsSettings()

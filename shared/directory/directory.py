@@ -24,6 +24,7 @@ from shared.contracts.codes import normalise_agency
 from shared.contracts.events import ToLevel, ToSector
 from shared.directory.bundle import (
     AgencyEntry,
+    BudgetEntry,
     CarrierEntry,
     Language,
     LevelTarget,
@@ -105,9 +106,9 @@ class Directory:
             calendars.setdefault(calendar.agency, []).append(calendar)
         self._calendars = {agency: tuple(versions) for agency, versions in calendars.items()}
         self._calendars_of: dict[str, tuple[Calendar, ...]] = {}  # what was asked for, by agency
-        self._templates: dict[tuple[str, str], TemplateEntry] = {}
-        for template in sorted((*DEFAULT_TEMPLATES, *site.templates), key=lambda each: each.version):
-            self._templates[template.name, template.lang] = template
+        self._templates: dict[tuple[str, str], list[TemplateEntry]] = {}  # the highest version first
+        for template in sorted((*DEFAULT_TEMPLATES, *site.templates), key=lambda each: -each.version):
+            self._templates.setdefault((template.name, template.lang), []).append(template)
 
     # --------------------------------------------------------------------------------------- the site itself
 
@@ -295,17 +296,51 @@ class Directory:
 
     # ------------------------------------------------------------------------------------------------ notices
 
-    def template(self, name: str, lang: Language = "vi") -> TemplateEntry:
-        """The newest version of a text in that language, else in Vietnamese. Raises UnknownTemplate."""
-        found = self._templates.get((name, lang)) or self._templates.get((name, "vi"))
-        if found is None:
-            raise UnknownTemplate(f"no template has the name {name}")
-        return found
+    def template(self, name: str, lang: Language = "vi", day: date | None = None) -> TemplateEntry:
+        """The highest version of a text that is in force on that local day (None: any), in that language, else in
+        Vietnamese. Raises UnknownTemplate."""
+        for language in (lang, "vi"):
+            for template in self._templates.get((name, language), ()):
+                if day is None or valid_on(template, day):
+                    return template
+        raise UnknownTemplate(f"no template has the name {name}")
 
     @cached_property
-    def _rules(self) -> Mapping[str, NoticeRule]:
-        return {rule.act: rule for rule in self.notices}
+    def _rules(self) -> Mapping[str, tuple[NoticeRule, ...]]:
+        rules: dict[str, tuple[NoticeRule, ...]] = {}
+        for rule in self.notices:
+            rules[rule.act] = (*rules.get(rule.act, ()), rule)
+        return rules
 
-    def notice_for(self, act: str) -> NoticeRule | None:
-        """Who is told of an act, and how; `act` with or without `dossier.`; None: nobody is."""
-        return self._rules.get(act.removeprefix("dossier."))
+    def notice_for(self, act: str, *, agency: str, procedure: str, return_by: str, day: date) -> NoticeRule | None:
+        """Who is told of an act of that local day, and how; None: nobody is.
+
+        Of the rules that fit, the one for the procedure, then for the nearest agency, then for the way of returning, then
+        the one that came into force last.
+        """
+        fitting = [
+            (rule.procedure is not None, -distance, rule.return_by is not None, rule.valid_from or date.min, rule)
+            for rule in self._rules.get(act, ())
+            if rule.procedure in (None, procedure)
+            and rule.return_by in (None, return_by)
+            and valid_on(rule, day)
+            and (distance := self._distance(agency, rule.agency)) is not None
+        ]
+        if not fitting:
+            return None
+        rule = max(fitting, key=lambda each: each[:4])[4]
+        return rule if rule.enabled else None
+
+    def _distance(self, agency: str, above: str | None) -> int | None:
+        """How far above the agency the other one stands; None when it does not."""
+        if above is None:
+            return 1_000
+        line = (agency, *self.ancestors(agency)) if agency in self.agencies else (agency,)
+        return line.index(above) if above in line else None
+
+    def budgets_of(self, agency: str) -> tuple[BudgetEntry, ...]:
+        """The daily budgets that an SMS of this agency is paid from: its own and those of the agencies above it."""
+        if not self.sms.budgets:
+            return ()
+        line = {agency, *(self.ancestors(agency) if agency in self.agencies else ())}
+        return tuple(budget for budget in self.sms.budgets if budget.agency in line)

@@ -6,12 +6,13 @@ Every fault has the JSON Pointer of the place to mend, from the bundle's root.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
 from shared.clock import Calendar, materialise
 from shared.directory.bundle import (
     AgencyEntry,
+    BudgetEntry,
     Bundle,
     CalendarEntry,
     CarrierEntry,
@@ -71,6 +72,7 @@ class Parts:
     carriers: Mapping[int, CarrierEntry]
     portals: Mapping[int, PortalEntry]
     misshapen: frozenset[tuple[str, int]] = frozenset()
+    budgets: Mapping[int, BudgetEntry] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -85,6 +87,7 @@ class Parts:
             templates=dict(enumerate(bundle.templates)),
             carriers=dict(enumerate(bundle.carriers)),
             portals=dict(enumerate(bundle.portals)),
+            budgets=dict(enumerate(bundle.sms.budgets)),
         )
 
 
@@ -116,7 +119,7 @@ def _twice(
         seen.add(key)
 
 
-def _validity(entry: AgencyEntry | ProcedureEntry, pointer: str) -> Iterator[Fault]:
+def _validity(entry: AgencyEntry | ProcedureEntry | NoticeRule | TemplateEntry, pointer: str) -> Iterator[Fault]:
     if entry.valid_from and entry.valid_to and entry.valid_to < entry.valid_from:
         yield Fault(f"{pointer}/valid_to", "valid_to is before valid_from")
 
@@ -253,16 +256,34 @@ def _notice_faults(parts: Parts, current: Site | None) -> Iterator[Fault]:
     known.update(template.name for template in parts.templates.values())
     if current is not None:
         known.update(template.name for template in current.templates)
+    agencies = _known_agencies(parts, current)
+    procedures = {procedure.code for procedure in parts.procedures.values()}
+    if current is not None:
+        procedures.update(procedure.code for procedure in current.procedures)
     for index, rule in parts.notices.items():
+        at = f"/notices/{index}"
         if rule.template is not None and rule.template not in known:
-            yield Fault(f"/notices/{index}/template", f"no template has the name {rule.template}")
-    yield from _twice(parts.notices, lambda rule: (rule.act, rule.to), "/notices/{}/act", "this act")
+            yield Fault(f"{at}/template", f"no template has the name {rule.template}")
+        if rule.agency is not None and rule.agency not in agencies:
+            yield Fault(f"{at}/agency", f"no agency has the code {rule.agency}")
+        if rule.procedure is not None and rule.procedure not in procedures:
+            yield Fault(f"{at}/procedure", f"no procedure has the code {rule.procedure}")
+        yield from _validity(rule, at)
+    for index, template in parts.templates.items():
+        yield from _validity(template, f"/templates/{index}")
+    yield from _twice(parts.notices, _rule_identity, "/notices/{}/act", "this act")
     yield from _twice(
         parts.templates,
         lambda template: (template.name, template.version, template.lang),
         "/templates/{}/version",
         "this version of this template in this language",
     )
+
+
+def _rule_identity(rule: NoticeRule) -> tuple[Hashable, ...]:
+    """None stands for a field that cannot be read, so what a rule leaves out is said otherwise."""
+    narrowed = (rule.agency, rule.procedure, rule.return_by, rule.valid_from)
+    return (rule.act, rule.to, *("any" if each is None else each for each in narrowed))
 
 
 def _connection_faults(parts: Parts, current: Site | None) -> Iterator[Fault]:
@@ -280,6 +301,12 @@ def _connection_faults(parts: Parts, current: Site | None) -> Iterator[Fault]:
                 continue
             if entry.kind != "file" and entry.url is None:
                 yield Fault(f"/{section}/{index}/url", f"one of kind {entry.kind} needs a url")
+    if parts.budgets:
+        agencies = _known_agencies(parts, current)
+        for index, budget in parts.budgets.items():
+            if budget.agency not in agencies:
+                yield Fault(f"/sms/budgets/{index}/agency", f"no agency has the code {budget.agency}")
+        yield from _twice(parts.budgets, lambda each: (each.agency,), "/sms/budgets/{}/agency", "this agency")
     for index, portal in parts.portals.items():
         if portal.unit is not None and portal.unit not in known:
             yield Fault(f"/portals/{index}/unit", f"no agency has the code {portal.unit}")

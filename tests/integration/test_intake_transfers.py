@@ -116,3 +116,40 @@ async def test_a_dossier_of_another_site_is_known_as_such(site: RunningSite) -> 
     refused(await act(stranger, code, "start"), 404, "not-found")
     refused(await officer.get(f"/v1/dossiers/{code}"), 404, "not-found")
     assert await site.value("SELECT count(*) FROM intake.pending") == 0
+
+
+async def test_a_result_at_the_door_is_paid_and_returned(site: RunningSite) -> None:
+    desk, officer = client(site, Role.DESK, HOME), client(site, Role.OFFICER, HOME)
+    code = (await received(desk))["code"]
+    await done(officer, code, "start")
+    await done(officer, code, "resolution", result="granted")
+    order, letter = uuid7(), uuid7()
+    news: list[ev.PostalEvent] = [
+        ev.PostalOrdered(order=order, dossier=code, kind="deliver", carrier="vnpost", fee_to_collect=45000),
+        ev.PostalDelivered(order=letter, dossier=code, kind="deliver", carrier="vnpost", notice=letter),
+        ev.PostalCollected(order=uuid7(), dossier=code, kind="collect", carrier="vnpost", amount=9000),
+    ]
+    delivered = ev.PostalDelivered(order=order, dossier=code, kind="deliver", carrier="vnpost", amount=45000)
+
+    async def say(sequence: int, data: ev.PostalEvent) -> None:
+        now = datetime.now(UTC)
+        topic, source = "lienthong.notice.v1", "/sites/H55/notify"
+        await site.bus.send(
+            Envelope(topic, uuid7(), source, data.short, code, now, now, sequence, "live", data.to_json())
+        )
+        place = "SELECT sequence FROM intake.inbox WHERE key = $1 AND topic = 'lienthong.notice.v1'"
+
+        async def heard() -> bool:
+            return bool(await site.value(place, code) == sequence)
+
+        await site.until(heard)
+
+    for sequence, data in enumerate(news, 1):
+        await say(sequence, data)
+    assert (await history(desk, code))[-1]["type"] == "dossier.resolved"  # a letter is not the result
+    await say(4, delivered)
+    paid, returned = (await history(desk, code))[-2:]
+    assert (paid["amount"], paid["method"], paid["by"]) == (45000, "postal", "system")
+    assert (returned["state"], returned["returned_by"]) == (10, "postal")
+    await say(5, delivered.model_copy(update={"order": uuid7()}))  # the desk was quicker: nothing happens twice
+    assert (await history(desk, code))[-1]["state"] == 10

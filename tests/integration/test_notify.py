@@ -33,7 +33,7 @@ from shared.contracts.events import (
     WrappedKey,
 )
 from shared.directory.reading import parse_bundle
-from shared.directory.store import load
+from shared.directory.store import load, stored_site
 from shared.security.keys import load_keys
 from shared.security.sealing import new_data_key, seal
 from shared.security.tokens import Role
@@ -87,7 +87,8 @@ async def load_bundle(site: RunningSite, **parts: Any) -> None:
     text = json.dumps({"site": {"code": "H55", "name": "Tỉnh Thái Nguyên", "upper": None}, "agencies": [], **parts})
     connection = await connect(site.database_url)
     try:
-        await load(connection, parse_bundle(text, "test.json"), who="test")
+        _, current = await stored_site(connection)
+        await load(connection, parse_bundle(text, "test.json", current), who="test")
     finally:
         await connection.close()
     if "notify" in site.services:
@@ -722,6 +723,113 @@ def app_handlers(service: Service) -> Apply:
     """The effect that the service's consumer has."""
     assert service._apply is not None
     return service._apply
+
+
+async def test_what_is_urgent_does_not_wait_for_the_morning_nor_behind_what_does(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        rules = [
+            {"act": "received", "template": "received"},
+            {"act": "supplement-requested", "template": "supplement-requested", "urgent": True},
+        ]
+        await load_bundle(notify, providers=[provider("a", sms.url)], notices=rules, quiet_hours=around_now(60, 60))
+        dossier = Intake(notify, "H55.242-301012-0300")
+        await dossier.say(dossier.contact(**CANARY), dossier.received(), dossier.supplement_requested())
+        held, urgent = await reach(notify, dossier.code, "held", "sent")
+        assert [call["id"] for call in sms.calls] == [urgent["id"]]
+        await load_bundle(notify, quiet_hours=None)
+        await reach(notify, dossier.code, "sent", "sent")
+        assert [call["id"] for call in sms.calls] == [urgent["id"], held["id"]]
+
+
+async def test_what_is_over_an_agencys_daily_budget_waits(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        budget = {"sender": "THAINGUYEN", "budgets": [{"agency": "H55", "parts_per_day": 2}]}
+        rules = [
+            {"act": "received", "template": "received"},
+            {"act": "supplement-requested", "template": "supplement-requested", "urgent": True},
+        ]
+        await load_bundle(notify, providers=[provider("a", sms.url)], notices=rules, quiet_hours=None, sms=budget)
+        sms.answers(status(500), OK)  # what nobody took is not spent
+        dossiers = [Intake(notify, f"H55.242-301012-{310 + n:04}") for n in range(3)]
+        for dossier in dossiers[:2]:
+            await dossier.say(dossier.contact(**CANARY), dossier.received())
+            await reach(notify, dossier.code, "sent")
+        last = dossiers[2]
+        await last.say(last.contact(**CANARY), last.received())
+
+        async def waits(code: str = last.code) -> bool:
+            items = await notices(notify, code)
+            return bool(items) and items[0].get("reason") == "over-budget" and items[0]["state"] == "planned"
+
+        await holds(waits)
+        # What was spent is known to the next process; the urgent one does not wait.
+        await notify.stop_service("notify")
+        notify.services["notify"] = app.create(NotifySettings(**notify.settings()))
+        await notify.services["notify"].start()
+        await notify.reading()
+        late = Intake(notify, "H55.242-301012-0319")
+        await late.say(late.contact(**CANARY), late.received(), late.supplement_requested())
+        states = "SELECT string_agg(state || coalesce(' ' || reason, ''), ',' ORDER BY id) FROM notify.notice WHERE dossier = $1"
+
+        async def urgent_alone() -> bool:
+            return bool(await notify.value(states, late.code) == "planned over-budget,sent")
+
+        await holds(urgent_alone)
+        budget["budgets"] = [{"agency": "H55", "parts_per_day": 100}]
+        await load_bundle(notify, sms=budget)
+
+        async def all_sent() -> bool:
+            return bool(await notify.value("SELECT count(*) = 5 FROM notify.notice WHERE state = 'sent'"))
+
+        await holds(all_sent)
+
+
+async def test_who_wants_no_sms_gets_a_letter_or_nothing_with_the_reason(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=around_now(60, 60))
+        before, written, silent = (Intake(notify, f"H55.242-301012-{320 + n:04}") for n in range(3))
+        await before.say(before.contact(**CANARY), before.received())
+        await reach(notify, before.code, "held")
+        desk = notify.client("notify", Role.DESK, COMMUNE)
+        assert (await desk.post("/v1/opt-outs", json={"phone": "0912 345 678"})).json() == {"out": True}
+        assert (await desk.post("/v1/opt-outs", json={"phone": "123"})).status_code == 422
+        officer = notify.client("notify", Role.OFFICER, COMMUNE)
+        assert (await officer.post("/v1/opt-outs", json={"phone": PHONE})).status_code == 403
+        stored = [str(row) for row in await notify.fetch("SELECT t::text FROM notify.opt_out t")]
+        assert len(stored) == 1
+        assert PHONE[-9:] not in stored[0]
+        assert sha256(PHONE.encode()).hexdigest() not in stored[0]
+        await written.say(written.contact(**CANARY), written.received())
+        await silent.say(silent.contact(name=NAME, phone=PHONE), silent.received())
+        [letter] = await reach(notify, written.code, "sent")
+        assert letter["channel"] == "postal"
+        why = "SELECT reason FROM notify.untold WHERE dossier = $1"
+        assert await holds(lambda: notify.value(why, silent.code)) == "opted-out"
+        await load_bundle(notify, quiet_hours=None)
+        [item] = await reach(notify, before.code, "failed")  # it was held when she said so
+        assert (item["reason"], sms.calls) == ("opted-out", [])
+        assert (await desk.post("/v1/opt-outs", json={"phone": PHONE, "out": False})).json() == {"out": False}
+        again = Intake(notify, "H55.242-301012-0329")
+        await again.say(again.contact(**CANARY), again.received())
+        [item] = await reach(notify, again.code, "sent")
+        assert item["channel"] == "sms"
+
+
+async def test_what_has_not_gone_out_goes_to_the_new_number(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=around_now(60, 60))
+        dossier = Intake(notify, "H55.242-301012-0330")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await reach(notify, dossier.code, "held")
+        other = Intake(notify, "H55.242-301012-0331")
+        await dossier.say(dossier.contact(**CANARY | {"phone": "+84987654321"}))
+        await other.say(other.contact(**CANARY), other.received())
+        await reach(notify, other.code, "held")
+        await load_bundle(notify, quiet_hours=None)
+        await reach(notify, dossier.code, "sent")
+        await reach(notify, other.code, "sent")
+        assert [call["to"] for call in sms.calls] == ["+84987654321", PHONE]
+        assert dossier.code in sms.calls[0]["text"]
 
 
 # ------------------------------------------------------------------------------------------------------------ crashes

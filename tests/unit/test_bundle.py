@@ -373,6 +373,8 @@ def test_a_bundle_of_another_site_is_refused() -> None:
 def test_every_default_notice_has_a_text_in_both_languages_that_names_the_code() -> None:
     told = {"received", "refused", "supplement-requested", "payment-requested", "extended", "rescheduled",
             "resolved", "stopped"}  # fmt: skip
+    assert {rule.act for rule in DEFAULT_NOTICES if rule.enabled} == told
+    told |= {"returned"}
     assert {rule.act for rule in DEFAULT_NOTICES} == told <= ACTS
     texts = {(template.name, template.lang): template.text for template in DEFAULT_TEMPLATES}
     assert texts.keys() == {(name, lang) for name in told for lang in ("vi", "en")}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
 from shared.contracts.events import ToLevel, ToSector
-from shared.directory.bundle import LevelTarget, SectorTarget
+from shared.directory.bundle import LevelTarget, NoticeRule, SectorTarget
 from shared.directory.directory import (
     Directory,
     NoTarget,
@@ -184,7 +185,51 @@ def test_the_newest_text_is_used_and_a_missing_language_falls_back(directory: Di
 
 
 def test_who_is_told_of_an_act(directory: Directory) -> None:
-    rule = directory.notice_for("dossier.received")
+    rule = rule_of(directory)
     assert rule is not None
     assert (rule.template, rule.by) == ("received", ("sms", "postal"))
-    assert directory.notice_for("dossier.digitised") is None
+    assert rule_of(directory, "digitised") is None
+    assert rule_of(directory, "returned", return_by="postal") is None  # a template that is switched off
+
+
+def rule_of(directory: Directory, act: str = "received", **of: Any) -> NoticeRule | None:
+    told: dict[str, Any] = {"agency": "H55.242", "procedure": "1", "return_by": "counter", "day": date(2026, 10, 10)}
+    return directory.notice_for(act, **told | of)
+
+
+def test_the_narrowest_rule_that_fits_counts() -> None:
+    directory = Directory(
+        merge(
+            None,
+            parse_bundle(
+                """
+site: {code: H55, name: T}
+agencies: [{code: H55, name: T, level: province}, {code: H55.242, name: X, level: commune, parent: H55}]
+procedures: [{code: "1", name: P, field: {code: F, name: F}, limit: {value: 1, unit: days}}]
+templates:
+  - {name: received, version: 1, text: "cũ {code}", valid_to: 2026-06-30}
+  - {name: received, version: 2, text: "mới {code}", valid_from: 2026-07-01}
+notices:
+  - {act: received, template: received}
+  - {act: received, template: refused, agency: H55}
+  - {act: received, template: stopped, agency: H55.242, valid_from: 2026-01-01, valid_to: 2026-12-31}
+  - {act: received, template: extended, agency: H55.242, valid_from: 2026-07-01}
+  - {act: received, template: resolved, procedure: "1", agency: H55, enabled: false}
+"""
+            ),
+        )[0]
+    )
+
+    def template(**of: Any) -> str | None:
+        rule = rule_of(directory, **of)
+        return None if rule is None else rule.template
+
+    assert template(agency="H31", procedure="2") == "received"
+    assert template(agency="H55", procedure="2") == "refused"
+    assert template(procedure="2", day=date(2026, 1, 1)) == "stopped"
+    assert template(procedure="2", day=date(2025, 12, 31)) == "refused"
+    assert template(procedure="2") == "extended"
+    assert template() is None  # the one for the procedure, and it is switched off
+    assert directory.template("received", day=date(2026, 6, 30)).text == "cũ {code}"
+    assert directory.template("received", day=date(2026, 7, 1)).text == "mới {code}"
+    assert directory.template("received", day=date(2025, 7, 1)).version == 1

@@ -1,7 +1,10 @@
 """Which provider is asked, and how fast."""
 
-from services.notify.health import Health, Pace, choose, order_of
-from shared.directory.bundle import ProviderEntry
+from collections import Counter
+from datetime import date
+
+from services.notify.health import Health, Pace, Purse, choose, order_of
+from shared.directory.bundle import BudgetEntry, ProviderEntry
 
 
 def calls(health: Health, failed: int, well: int, at: float = 0.0) -> Health:
@@ -77,3 +80,37 @@ def test_a_pace_below_one_a_second_and_none() -> None:
     free.take(0.0)
     assert free.free(0.0) > 1000
     assert free.wait(0.0) == 0
+
+
+def test_equals_take_turns_by_their_weights() -> None:
+    heavy = [ProviderEntry(name=name, kind="file", priority=1, weight=weight) for name, weight in (("a", 3), ("b", 1))]
+    assert Counter(order_of(heavy, {}, turn)[0] for turn in range(400)) == {"a": 300, "b": 100}
+
+
+def test_who_was_bad_comes_back_slowly() -> None:
+    health = calls(Health(window=60, least=4, back=100), 4, 0)
+    assert health.trust(0) == 0
+    assert health.trust(61) == 0.1
+    assert health.trust(61 + 50) == 0.5
+    first = Counter(order_of(entries("a", "b"), {"a": 0.5, "b": 1.0}, turn)[0] for turn in range(1000))
+    assert 490 <= first["a"] <= 510
+    assert health.trust(61 + 100) == 1
+    assert health.trust(10_000) == 1
+    calls(health, 4, 0, at=10_000)
+    assert health.trust(10_000) == 0  # it has to earn its turns anew
+
+
+def test_a_days_budget_binds_the_agency_and_all_below_it() -> None:
+    province, commune = (BudgetEntry(agency=code, parts_per_day=most) for code, most in (("H55", 5), ("H55.242", 3)))
+    purse = Purse(date(2026, 10, 10))
+    assert purse.affords([province, commune], 3)
+    purse.take([province, commune], 3)
+    assert not purse.affords([province, commune], 1)
+    assert purse.affords([province], 2)
+    purse.take([province, commune], -3)  # nobody took it
+    assert purse.affords([province, commune], 3)
+    purse.take([province], 5)
+    purse.turn(date(2026, 10, 10))
+    assert not purse.affords([province], 1)
+    purse.turn(date(2026, 10, 11))
+    assert purse.affords([province], 5)
