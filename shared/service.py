@@ -363,6 +363,7 @@ class Service:
     async def observe(self) -> None:
         """Brings the gauges up to date, when they are asked for."""
         metrics = self.metrics
+        metrics.set(known.DATABASE, 0)
         with contextlib.suppress(*TRANSIENT_ERRORS):
             async with asyncio.timeout(5.0), self.pool.acquire() as connection:
                 backlog = await connection.fetchrow(self.store_queries["backlog"])
@@ -374,6 +375,7 @@ class Service:
                     await self._observe_completeness(connection)
                 for action in self._on_observe:
                     await action(connection)
+            metrics.set(known.DATABASE, 1)
         metrics.total(known.OUTBOX_PUBLISHED, self.relay.published)
         metrics.total(known.BUS_REBUILDS, self.relay.rebuilds)
         metrics.set(known.DISK_FREE, free_at(self.settings.keys_dir))

@@ -35,6 +35,26 @@ rootLogger.appenderRef.console.ref = console
 """
 
 
+ADMIN, ADMIN_PASSWORD = "admin", "admin-secret"
+
+
+def _secured(broker: "Broker") -> dict[str, str]:
+    """The controller's listener is on loopback and knows nobody by name; it alone is let in without."""
+    login = f'org.apache.kafka.common.security.scram.ScramLoginModule required username="{ADMIN}" '
+    return {
+        "listeners": f"SASL_PLAINTEXT://127.0.0.1:{broker.port},CONTROLLER://127.0.0.1:{broker.controller_port}",
+        "advertised.listeners": f"SASL_PLAINTEXT://127.0.0.1:{broker.port}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "inter.broker.listener.name": "SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+        "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": f'{login}password="{ADMIN_PASSWORD}";',
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{ADMIN};User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found": "false",
+    }
+
+
 class KafkaUnavailable(Exception):
     """Java 17 and Maven are needed; the message says what is missing."""
 
@@ -84,11 +104,13 @@ class Broker:
 
 @dataclass
 class Kafka:
-    """A KRaft cluster on loopback. `heap` in MB."""
+    """A KRaft cluster on loopback. `heap` in MB. `secured`: clients log in by SCRAM, and what nobody allows is denied; the
+    administrator is ADMIN with ADMIN_PASSWORD."""
 
     data: Path
     size: int = 1
     heap: int = 512
+    secured: bool = False
     brokers: list[Broker] = field(default_factory=list)
     cluster: str = field(default_factory=lambda: urlsafe_b64encode(uuid4().bytes).decode()[:22])
 
@@ -109,7 +131,8 @@ class Kafka:
     async def _format(self, broker: Broker) -> None:
         configuration = str(broker.folder / "server.properties")
         tool = ("kafka.tools.StorageTool", "format", "--cluster-id", self.cluster, "-c", configuration)
-        await self._java(libraries(), broker, *tool, wait=True)
+        scram = ("--add-scram", f"SCRAM-SHA-512=[name={ADMIN},password={ADMIN_PASSWORD}]") if self.secured else ()
+        await self._java(libraries(), broker, *tool, *scram, wait=True)
 
     async def empty(self, broker: Broker) -> None:
         """kill -9 and another disk: it comes back with nothing, groups and topics are gone."""
@@ -168,6 +191,7 @@ class Kafka:
                 "broker.session.timeout.ms": 2000,
                 "broker.heartbeat.interval.ms": 500,
                 "log.segment.bytes": 64 << 20,
+                **(_secured(broker) if self.secured else {}),
             }.items()
         )
 

@@ -104,6 +104,7 @@ class Stack:
 
     `replicas`: processes of each service; the second is `processes["intake-2"]`. The embedded broker has no groups: there
     one process of a service reads everything. `database` is where PostgreSQL has its files, by default below `data`.
+    `given_bus`: a bus that is not ours to start; `users`: the name and password with which a service logs in to it.
     """
 
     data: Path
@@ -116,6 +117,8 @@ class Stack:
     command: Sequence[str] = (str(COMMAND),)
     database: Path | None = None
     postgres_settings: Mapping[str, str] = field(default_factory=dict)
+    given_bus: str = ""
+    users: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     postgres: EmbeddedPostgres = field(init=False)
     kafka: Kafka | None = None
     broker: EmbeddedBroker | None = None
@@ -133,7 +136,9 @@ class Stack:
         settings = {"max_connections": "150", **self.postgres_settings}
         self.postgres = EmbeddedPostgres(self.database or self.data, free_port(), settings=settings)
         self.database_url = await self.postgres.start()
-        if self.bus == "kafka":
+        if self.given_bus:
+            self.bootstrap = self.given_bus
+        elif self.bus == "kafka":
             self.kafka = Kafka(self.data / "kafka", self.kafka_size)
             self.bootstrap = await self.kafka.start()
         else:
@@ -166,9 +171,10 @@ class Stack:
             for number in range(1, self.replicas.get(name, 1) + 1):
                 known = name if number == 1 else f"{name}-{number}"
                 port = ports[name] if number == 1 else free_port()
-                self.processes[known] = Process(
-                    name, port, environment, self.data / f"{known}.log", command=self.command
-                )
+                own = dict(environment)
+                if name in self.users:
+                    own["LIENTHONG_BUS_USERNAME"], own["LIENTHONG_BUS_PASSWORD"] = self.users[name]
+                self.processes[known] = Process(name, port, own, self.data / f"{known}.log", command=self.command)
         await asyncio.gather(*(process.start() for process in self.processes.values()))
         await asyncio.gather(*(process.ready(self.http, STARTS_WITHIN) for process in self.processes.values()))
 

@@ -16,7 +16,10 @@ from deploy.cli import (
     parked,
     rebuild,
     reconcile,
+    schemas,
+    subscriber,
     token,
+    topics,
     up,
     verify,
 )
@@ -51,6 +54,9 @@ app.add_typer(load.app, name="site")
 app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(parked.app, name="parked")
 app.add_typer(keys.app, name="keys")
+app.add_typer(topics.app, name="topics")
+app.add_typer(subscriber.app, name="subscriber")
+app.add_typer(schemas.app, name="schemas")
 
 
 def run() -> None:

@@ -15,6 +15,7 @@ from services.routing.document import SENDER_OPERATIONS, Document, DocumentRefus
 from services.routing.handlers import transfer_envelopes
 from services.routing.store import Store
 from services.routing.transfer import NotAllowed, Transfer, Walk, WrongTarget, next_steps
+from services.routing.views import Views
 from shared.contracts.codes import LOCAL_ZONE, AgencyCode, DossierCodeText, Name, Text, local_day, uuid7
 from shared.contracts.events import DocumentState, Paper, Result, TransferState
 from shared.directory.directory import Directory, DirectoryError
@@ -105,7 +106,7 @@ class NewDocument(Body):
 Act = Callable[[Walk, Directory, datetime], None]
 
 
-def routes(service: Service, store: Store) -> APIRouter:
+def routes(service: Service, store: Store, views: Views) -> APIRouter:
     api = router()
     writes = Writes(service)
 
@@ -176,7 +177,8 @@ def routes(service: Service, store: Store) -> APIRouter:
                 raise invalid(refusal.detail, "/to", refusal.code) from None
             envelopes = transfer_envelopes(dossier, walk, now, service.source)
             await store.write(connection, [dossier], [walk])
-            await service.log.append(connection, envelopes)
+            seen = await views.mirror(connection, {dossier.code: dossier}, [(each, None) for each in envelopes])
+            await service.log.append(connection, [*envelopes, *seen])
             after = walk.transfers[wanted]
             headers = {"ETag": etag(after.version)}
             if after.replaced_by is not None:

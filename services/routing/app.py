@@ -5,6 +5,8 @@ from services.routing.closures import Closures
 from services.routing.handlers import CONSUMES, Handlers
 from services.routing.settings import RoutingSettings
 from services.routing.store import Store
+from services.routing.subscribers_api import subscriber_routes
+from services.routing.views import Views
 from shared.service import Service
 from shared.web.common import common_routes
 
@@ -21,10 +23,13 @@ def create(settings: RoutingSettings | None = None) -> Service:
         description="Forwards a dossier to the agencies that must work on it and brings the answer back.",
     )
     store = Store(service.schema)
-    service.consume(CONSUMES, Handlers(service, store).apply)
+    views = Views(service)
+    service.consume(CONSUMES, Handlers(service, store, views).apply)
     service.app.include_router(common_routes(service))
-    service.app.include_router(routes(service, store))
-    closures = Closures(service, store, settings.closure_poll)
+    service.app.include_router(routes(service, store, views))
+    service.app.include_router(subscriber_routes(service, views))
+    closures = Closures(service, store, views, settings.closure_poll)
     service.on_start(closures.watch)
     service.run_always("closures", closures.run)
+    service.run_always("views", views.run)
     return service

@@ -5,6 +5,7 @@ from datetime import date
 
 from services.routing.handlers import transfer_envelopes
 from services.routing.store import Store
+from services.routing.views import Views
 from shared.contracts.codes import local_day, uuid7
 from shared.directory.directory import Directory, NoTarget
 from shared.service import Service
@@ -15,8 +16,8 @@ BATCH = 500
 class Closures:
     """Looks after each load of the directory, and every now and then, because an agency closes at midnight by itself."""
 
-    def __init__(self, service: Service, store: Store, poll: float) -> None:
-        self._service, self._store, self._poll = service, store, poll
+    def __init__(self, service: Service, store: Store, views: Views, poll: float) -> None:
+        self._service, self._store, self._views, self._poll = service, store, views, poll
         self._changed = asyncio.Event()
 
     async def watch(self) -> None:
@@ -55,7 +56,8 @@ class Closures:
                 walk.leave_closed({each: uuid7() for each in transfers}, directory, now)
                 envelopes = transfer_envelopes(dossier, walk, now, self._service.source)
                 await self._store.write(connection, [dossier], [walk])
-                await self._service.log.append(connection, envelopes)
+                seen = await self._views.mirror(connection, {code: dossier}, [(each, None) for each in envelopes])
+                await self._service.log.append(connection, [*envelopes, *seen])
             self._service.wake()
         return sum(len(transfers) for transfers in found.values())
 

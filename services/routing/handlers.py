@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.routing.dossier import Dossier
+from services.routing.dossier import TRANSFER_TOPIC, Dossier
 from services.routing.store import Store
 from services.routing.transfer import ENDED, Walk
+from services.routing.views import Views
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import (
     DossierCorrected,
@@ -27,8 +28,8 @@ CONSUMES = ("lienthong.dossier.v1",)
 class Handlers:
     """Follows the dossiers, walks their routes, and keeps the public topic."""
 
-    def __init__(self, service: Service, store: Store) -> None:
-        self._service, self._store = service, store
+    def __init__(self, service: Service, store: Store, views: Views) -> None:
+        self._service, self._store, self._views = service, store, views
 
     async def apply(self, connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
         """The effect of a batch: two to seven statements, whatever its size. See shared.store.inbox.Apply."""
@@ -46,7 +47,10 @@ class Handlers:
             batch.take(index, event.envelope, event.data)
         followed = [dossiers[code] for code in sorted(batch.followed)]
         await self._store.write(connection, followed, batch.walks.values())
-        await self._service.log.append(connection, batch.out)
+        said = [(e.envelope, e.data) for index, e in enumerate(events) if index in batch.taken]
+        said += [(envelope, None) for envelope in batch.out if envelope.topic == TRANSFER_TOPIC]
+        seen = await self._views.mirror(connection, batch.dossiers, said)
+        await self._service.log.append(connection, [*batch.out, *seen])
         return batch.faults
 
 
@@ -65,6 +69,7 @@ class Batch:
         self._directory, self._source, self._now = directory, source, now
         self.dossiers, self.walks = dossiers, walks
         self.followed: set[str] = set()
+        self.taken: set[int] = set()
         self.out: list[Envelope] = []
         self.faults: dict[int, Fault] = {}
         self._stopped: set[str] = set()
@@ -80,6 +85,7 @@ class Batch:
             return
         self.dossiers[code] = dossier
         self.followed.add(code)
+        self.taken.add(index)
         before = dossier.last_event
         procedure = self._directory.procedures.get(data.procedure)
         dossier.follow(envelope.id, data, confidential=procedure is not None and procedure.confidential)

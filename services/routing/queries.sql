@@ -141,3 +141,47 @@ SELECT d.* FROM found JOIN {schema}.document d USING (arrival) ORDER BY d.arriva
 SELECT * FROM {schema}.document
 WHERE arrival > $1 AND ($2::text IS NULL OR state = $2)
 ORDER BY arrival LIMIT $3
+
+-- name: subscribers
+SELECT code, tier, topics, view, added, added_by FROM {schema}.subscriber ORDER BY code
+
+-- name: subscribers_with_view
+-- The lock of a row's table: whoever adds or removes a subscriber waits for what is under way, and holds up what comes.
+SELECT code, view FROM {schema}.subscriber WHERE view IS NOT NULL ORDER BY code FOR SHARE
+
+-- name: subscribers_lock
+LOCK TABLE {schema}.subscriber IN EXCLUSIVE MODE
+
+-- name: subscriber_add
+INSERT INTO {schema}.subscriber (code, tier, topics, view, added_by) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (code) DO NOTHING RETURNING code
+
+-- name: subscriber_remove
+DELETE FROM {schema}.subscriber WHERE code = $1 RETURNING view
+
+-- name: view_unpublished_forget
+-- A topic that is taken away takes nothing more.
+DELETE FROM {schema}.outbox o USING {schema}.event e
+WHERE e.position = o.position AND e.aggregatetype = $1
+
+-- name: view_last
+-- Where the lines of a topic that once was stand in the log: a subscriber that comes back goes on from there.
+SELECT aggregateid AS dossier, max(sequence) AS sequence, max(recorded) AS recorded
+FROM {schema}.event WHERE aggregatetype = $1 GROUP BY aggregateid
+
+-- name: view_heads
+SELECT subscriber, dossier, sequence, recorded FROM {schema}.view_head WHERE dossier = ANY ($1::text[])
+
+-- name: view_heads_put
+INSERT INTO {schema}.view_head (subscriber, dossier, sequence, recorded)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[])
+ON CONFLICT (dossier, subscriber) DO UPDATE SET sequence = excluded.sequence, recorded = excluded.recorded
+
+-- name: dossiers_since
+-- Dossiers with an event since then that anybody may see, with how far their home's events are applied here.
+SELECT d.code, d.agency, d.deciding_agency, i.sequence
+FROM {schema}.dossier d
+JOIN (SELECT DISTINCT aggregateid FROM {schema}.event
+      WHERE aggregatetype IN ('public.dossier', 'transfer') AND recorded >= $1) recent ON recent.aggregateid = d.code
+JOIN {schema}.inbox i ON i.topic = 'lienthong.dossier.v1' AND i.key = d.code
+WHERE NOT d.confidential ORDER BY d.code

@@ -19,10 +19,12 @@ from aiokafka.structs import RecordMetadata
 from shared.bus.connection import BusSettings
 from shared.bus.topic_ids import partitions_of, topic_ids
 from shared.contracts.envelope import Envelope, encode
-from shared.contracts.events import TOPICS
+from shared.contracts.events import AGENCY_TOPIC_PARTITIONS, TOPICS, Topic
 from shared.store.relay import Partition, PublishFailed
 
 WATERMARK_TOPIC = "lienthong.watermark.v1"
+
+_OWN_VIEW = Topic("lienthong.agency.", "dossier code", "routing", "delete", "agency", ())
 
 # Seconds. A batch that the broker has not confirmed by then is published again by a new producer: an idempotent producer
 # never expires a batch by itself, and any producer waits 40 s for a topic that does not exist.
@@ -210,8 +212,8 @@ async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
 
 
 def new_topic(settings: BusSettings, name: str) -> NewTopic:
-    """A topic of the plan. Partitions come from the site's size."""
-    topic = TOPICS[name]
+    """A topic of the plan. Partitions come from the site's size; a subscriber's own topic has its fixed number."""
+    topic = TOPICS.get(name, _OWN_VIEW)
     configs = {
         "cleanup.policy": topic.cleanup,
         "min.insync.replicas": str(max(1, settings.replication - 1)),
@@ -219,7 +221,8 @@ def new_topic(settings: BusSettings, name: str) -> NewTopic:
     }
     if topic.cleanup == "delete":
         configs["retention.ms"] = str(topic.retention_days * 86_400_000)
-    return NewTopic(settings.topic(name), settings.partitions, settings.replication, topic_configs=configs)
+    partitions = AGENCY_TOPIC_PARTITIONS if topic is _OWN_VIEW else settings.partitions
+    return NewTopic(settings.topic(name), partitions, settings.replication, topic_configs=configs)
 
 
 async def create_topics(settings: BusSettings, topics: Sequence[str]) -> None:

@@ -149,6 +149,38 @@ CERTIFICATE: Final = Metric(
 )
 BUILD: Final = Metric("gauge", "build_info", "", "1; its label names the version that runs.", ("version",))
 
+DATABASE: Final = Metric("gauge", "database_up", "", "1 while PostgreSQL answers this service within 5 s, else 0.")
+
+# -- links between sites: promise 7
+
+LINK_SILENT: Final = Metric(
+    "gauge",
+    "link_since_answer_seconds",
+    "seconds",
+    "Time since the other site last answered over the link.",
+    ("link",),
+    (),
+    ("routing",),
+)
+LINK_WAITING: Final = Metric(
+    "gauge",
+    "link_waiting_records",
+    "records",
+    "Envelopes that the other site has not confirmed yet.",
+    ("link", "direction"),
+    (),
+    ("routing",),
+)
+LINK_CLOCK: Final = Metric(
+    "gauge",
+    "link_clock_offset_seconds",
+    "seconds",
+    "The other site's clock against ours, by its receipts: over 60 s durations contradict each other.",
+    ("link",),
+    (),
+    ("routing",),
+)
+
 # -- reconciliation: promise 5, no silent loss
 
 RECONCILE_MISSING: Final = Metric(

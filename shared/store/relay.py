@@ -94,7 +94,8 @@ class Relay:
         metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings or RelaySettings()
-        self._url, self._schema, self._bus, self._topics = database_url, schema, bus, tuple(topics)
+        self._url, self._schema, self._bus = database_url, schema, bus
+        self._own = self._topics = tuple(topics)
         self._queries = Queries("shared.store", schema)
         self._progress = progress
         self._metrics = metrics or Metrics(schema)
@@ -111,6 +112,10 @@ class Relay:
 
     def wake(self) -> None:
         self._awake.set()
+
+    def keep(self, topics: Sequence[str]) -> None:
+        """Topics beside the service's own that are made, watched and filled again like these from now on."""
+        self._topics = (*self._own, *topics)
 
     @property
     def alone(self) -> bool:

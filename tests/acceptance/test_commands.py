@@ -200,3 +200,32 @@ def test_doctor_finds_nothing_wrong_and_then_the_open_key(up: Up) -> None:
         key.chmod(0o600)
     assert done.returncode == 1
     assert "chmod 600" in done.stdout
+
+
+# -- subscribers, topics, schemas
+
+
+def test_the_embedded_broker_lets_no_subscriber_in_and_says_why(up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "secret.json"
+    done = lienthong("subscriber", "add", "H55.17", "--tier", "agency", "--topics", "own", "--out", file, data=up.data)
+    assert done.returncode == 1
+    assert "has no access control" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not file.exists()
+    assert json.loads(lienthong("subscriber", "list", "--json", data=up.data).stdout) == []
+    assert lienthong("subscriber", "add", "H55.17", "--tier", "all", "--out", file, data=up.data).returncode == 2
+
+
+def test_topics_of_a_running_site_are_as_planned(up: Up) -> None:
+    done = lienthong("topics", "plan", "--json", data=up.data)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["create"], found["repartition"], found["access_control"]) == ([], {}, False)
+    assert "no access control" in lienthong("topics", "plan", data=up.data).stdout
+    assert lienthong("topics", "apply", data=up.data).returncode == 0
+
+
+def test_schemas_may_be_published_as_they_stand() -> None:
+    done = lienthong("schemas", "check", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["compatible"] is True

@@ -1,0 +1,359 @@
+"""On Apache Kafka with its authorizer: the plan opens what it says and nothing else, for every principal, topic and
+operation; a subscriber gets its topics, and is gone without a trace when it is removed.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+
+from deploy.kafka.plan import access, service_acls
+from deploy.kafka.protocol import Acl, Admin, logs_in
+from shared.bus.connection import BusSettings
+from shared.bus.publisher import create_topics
+from shared.contracts.events import TOPICS, agency_topic
+from shared.security.tokens import Role
+from tests.harness import until
+from tests.kafka import ADMIN, ADMIN_PASSWORD, Kafka
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+
+PREFIX, SITE_PREFIX = "matrix.", "h55."
+PASSWORD = "a-test-password"
+SERVICES = tuple(access())
+
+
+class Secured:
+    """A broker with an authorizer, and the plan applied to it."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.kafka = kafka
+        self.bus = BusSettings(
+            kafka.bootstrap, prefix=PREFIX, security_protocol="SASL_PLAINTEXT", username=ADMIN, password=ADMIN_PASSWORD
+        )
+
+    def as_user(self, user: str, password: str = PASSWORD) -> BusSettings:
+        return dataclasses.replace(self.bus, username=user, password=password)
+
+
+@pytest.fixture(scope="module")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secured]:
+    kafka = Kafka(tmp_path_factory.mktemp("secured"), secured=True)
+    await kafka.start()
+    try:
+        found = Secured(kafka)
+        await until(lambda: ready(found.bus), 60.0)
+        await create_topics(found.bus, list(TOPICS))
+        async with Admin(found.bus) as admin:
+            await admin.allow(service_acls(found.bus))
+        producer = AIOKafkaProducer(**found.bus.client())
+        await producer.start()
+        for name in map(found.bus.topic, TOPICS):  # something to be read on each
+            await producer.send_and_wait(name, b"{}", key=b"k", partition=0)
+        await producer.stop()
+        async with Admin(found.bus) as admin:
+            for entry in access().values():
+                await admin.set_password(entry["user"], PASSWORD)
+        for entry in access().values():
+            assert await logs_in(found.as_user(entry["user"]))
+        yield found
+    finally:
+        await kafka.stop()
+
+
+async def ready(bus: BusSettings) -> bool:
+    with contextlib.suppress(KafkaError, OSError):
+        async with Admin(bus) as admin:
+            return await admin.acls() is not None
+    return False
+
+
+# -- every principal, topic and operation
+
+
+async def outcome(attempt: Any) -> bool:
+    """Whether the broker let it happen."""
+    try:
+        async with asyncio.timeout(30.0):
+            await attempt
+    except (TopicAuthorizationFailedError, GroupAuthorizationFailedError):
+        return False
+    return True
+
+
+async def write(producer: AIOKafkaProducer, topic: str) -> None:
+    await producer.send_and_wait(topic, b"{}", key=b"k")
+
+
+async def read(client: dict[str, Any], topic: str) -> None:
+    """By a consumer of its own: aiokafka tells of a denied topic whenever it is asked next, for whatever topic."""
+    consumer = AIOKafkaConsumer(**client, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        consumer.seek(TopicPartition(topic, 0), 0)
+        while not await consumer.getmany(timeout_ms=100):
+            if topic in consumer._client.cluster.unauthorized_topics:
+                raise TopicAuthorizationFailedError(topic)
+    finally:
+        await consumer.stop()
+
+
+async def create(admin: AIOKafkaAdminClient, topic: str) -> None:
+    """An existing topic is refused as existing by who may make it, and as not allowed to others."""
+    answer = await admin.create_topics([NewTopic(topic, 1, 1)])
+    if answer.topic_errors[0][1] == TopicAuthorizationFailedError.errno:
+        raise TopicAuthorizationFailedError(topic)
+
+
+async def delete(admin: AIOKafkaAdminClient, topic: str) -> None:
+    answer = await admin.delete_topics([topic])
+    if answer.topic_error_codes[0][1] == TopicAuthorizationFailedError.errno:
+        raise TopicAuthorizationFailedError(topic)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_may_do_what_the_plan_says_and_nothing_else(secured: Secured, service: str) -> None:
+    user = access()[service]["user"]
+    acls = {(a.name, a.operation) for a in service_acls(secured.bus) if a.principal == f"User:{user}"}
+    client = secured.as_user(user).client()
+    producer = AIOKafkaProducer(**client)
+    admin = AIOKafkaAdminClient(**client)
+    await producer.start()
+    await admin.start()
+    wrong = []
+    try:
+        for name in map(secured.bus.topic, TOPICS):
+            for operation, attempt in (
+                ("write", write(producer, name)),
+                ("read", read(client, name)),
+                ("create", create(admin, name)),
+                ("delete", delete(admin, name)),
+            ):
+                expected = (name, operation) in acls
+                if await outcome(attempt) is not expected:
+                    wrong.append(f"{user} {operation} {name}: expected {'allowed' if expected else 'denied'}")
+    finally:
+        await producer.stop()
+        await admin.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_joins_its_own_group_alone(secured: Secured, service: str) -> None:
+    entry = access()[service]
+    topic = secured.bus.topic(entry["reads"][0])
+    for other in SERVICES:
+        consumer = AIOKafkaConsumer(
+            topic,
+            **secured.as_user(entry["user"]).client(),
+            group_id=secured.bus.topic(f"lienthong.{other}"),
+            enable_auto_commit=False,
+        )
+
+        async def join(consumer: AIOKafkaConsumer = consumer) -> None:
+            try:
+                await consumer.start()
+                await consumer.getmany(timeout_ms=200)
+            finally:
+                await consumer.stop()
+
+        assert await outcome(join()) is (other == service)
+
+
+async def test_a_password_that_is_wrong_lets_nobody_in(secured: Secured) -> None:
+    with pytest.raises(KafkaError):
+        async with Admin(secured.as_user(access()["stats"]["user"], "not this")):
+            pass
+
+
+async def test_access_is_shown_as_it_was_given_and_taken_again(secured: Secured) -> None:
+    acl = Acl("User:nobody", "topic", "prefixed", "x.", "read")
+    async with Admin(secured.bus) as admin:
+        assert await admin.acls("User:nobody") == set()
+        await admin.allow([acl])
+        await until(lambda: shown(admin, {acl}))
+        await admin.disallow([acl])
+        await until(lambda: shown(admin, set()))
+        assert service_acls(secured.bus) <= await admin.acls()
+
+
+async def shown(admin: Admin, wanted: set[Acl]) -> bool:
+    return await admin.acls("User:nobody") == wanted
+
+
+# -- a whole site on it, by the command
+
+
+class Site:
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.stack, self.folder = stack, folder
+
+    async def command(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.stack.processes["intake"]
+        running = await asyncio.create_subprocess_exec(
+            *process.command,
+            *arguments,
+            env=process.environment | {"LIENTHONG_BUS_USERNAME": ADMIN, "LIENTHONG_BUS_PASSWORD": ADMIN_PASSWORD},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await running.communicate()
+        assert running.returncode is not None
+        return running.returncode, out.decode(), err.decode()
+
+    async def asked(self, *arguments: str) -> Any:
+        status, out, err = await self.command(*arguments, "--json")
+        assert status == 0, out + err
+        return json.loads(out)
+
+    async def receive(self, agency: str) -> str:
+        answer = await self.stack.http.post(
+            self.stack.url("intake") + "/v1/dossiers",
+            headers=self.stack.token(Role.ADMIN),
+            json={
+                "procedure": "1.001193",
+                "receiving_agency": agency,
+                "channel": "counter",
+                "return_by": "counter",
+                "applicant": {"kind": "citizen", "name": "Nguyễn Văn Mẫu", "phone": "0912345678"},
+            },
+        )
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["code"])
+
+    async def view(self, file: Path, count: int) -> list[tuple[str, dict[str, str], dict[str, Any]]]:
+        """The first records of a subscriber's own topic, read with its own credentials."""
+        known = json.loads(file.read_text())
+        bus = BusSettings(
+            known["bootstrap"],
+            security_protocol=known["security"],
+            username=known["username"],
+            password=known["password"],
+        )
+        consumer = AIOKafkaConsumer(
+            known["topics"][0],
+            **bus.client(),
+            group_id=known["group_prefix"] + "reader",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        found: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        try:
+            async with asyncio.timeout(60.0):
+                while len(found) < count:
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        for r in records:
+                            headers = {name: value.decode() for name, value in r.headers}
+                            found.append((r.key.decode(), headers, json.loads(r.value)))
+        finally:
+            await consumer.stop()
+        return found
+
+
+@pytest.fixture(scope="module")
+async def site(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    bus = dataclasses.replace(secured.bus, prefix=SITE_PREFIX)
+    async with Admin(bus) as admin:
+        await admin.allow(service_acls(bus))
+    stack = Stack(
+        folder / "site",
+        "kafka",
+        settings={
+            "LIENTHONG_BUS_PREFIX": SITE_PREFIX,
+            "LIENTHONG_BUS_SECURITY": "SASL_PLAINTEXT",
+            "LIENTHONG_BUS_USERNAME": ADMIN,
+            "LIENTHONG_BUS_PASSWORD": ADMIN_PASSWORD,
+        },
+        given_bus=secured.kafka.bootstrap,
+        users={name: (entry["user"], PASSWORD) for name, entry in access().items()},
+    )
+    await stack.start()
+    try:
+        yield Site(stack, folder)
+    finally:
+        await stack.stop()
+
+
+async def test_the_services_run_with_no_more_than_the_plan_gives_them(site: Site) -> None:
+    code = await site.receive("H55.242")
+    done = await site.asked("reconcile", "--wait", "60")
+    assert done["reconciled"], code
+
+
+async def test_a_plan_that_is_applied_has_nothing_left_to_do(site: Site) -> None:
+    await site.asked("topics", "apply")
+    found = await site.asked("topics", "plan")
+    assert found["access_control"] is True
+    assert {name: found[name] for name in ("create", "allow", "disallow", "configure")} == {
+        "create": [],
+        "allow": [],
+        "disallow": [],
+        "configure": {},
+    }
+
+
+async def test_a_subscriber_comes_sees_its_window_and_what_follows_and_goes(site: Site, secured: Secured) -> None:
+    first = await site.receive("H55.242")
+    other = await site.receive("H55.245") if "H55.245" in await agencies(site) else ""
+    assert (await site.asked("reconcile", "--wait", "60"))["reconciled"]
+    file = site.folder / "commune.json"
+    done = await site.asked(
+        "subscriber", "add", "H55.242", "--tier", "agency", "--topics", "own,public", "--out", str(file)
+    )
+    assert done["replayed"] >= 1
+    assert file.stat().st_mode & 0o077 == 0
+    second = await site.receive("H55.242")
+    keys: list[str] = []
+    for key, headers, data in await site.view(file, done["replayed"] + 1):
+        keys.append(key)
+        assert headers["ce_type"].startswith("vn.lienthong.")
+        assert headers["ce_dataschema"].startswith("/schemas/agency/")
+        assert "contact_ref" not in data
+        assert "Nguyễn" not in json.dumps(data, ensure_ascii=False)
+    assert {first, second} <= set(keys)
+    assert other not in keys
+    status, out, err = await site.command("subscriber", "test", str(file), "--json")
+    assert status == 0, out + err
+    tried = json.loads(out)
+    assert {line["operation"] for line in tried} == {"read", "write", "join"}
+    assert sum(line["found"] == "denied" for line in tried) >= 2 * len(TOPICS) - 2
+    assert [item["code"] for item in await site.asked("subscriber", "list")] == ["H55.242"]
+    assert await site.asked("subscriber", "remove", "H55.242") == {"code": "H55.242", "removed": True}
+    assert await site.asked("subscriber", "list") == []
+    async with Admin(secured.bus) as admin:
+        assert await admin.acls("User:subscriber-H55.242") == set()
+        assert SITE_PREFIX + agency_topic("H55.242") not in await admin.topics()
+    status, _, err = await site.command("subscriber", "test", str(file))
+    assert status == 1
+    assert "Traceback" not in err
+    assert (await site.receive("H55.242")) != ""
+    assert (await site.asked("reconcile", "--wait", "60"))["reconciled"]
+
+
+async def agencies(site: Site) -> set[str]:
+    answer = await site.stack.http.get(site.stack.url("intake") + "/v1/agencies")
+    return {item["code"] for item in answer.json()["items"]}
+
+
+async def test_what_a_tier_may_not_see_is_refused(site: Site) -> None:
+    out = str(site.folder / "none.json")
+    status, _, err = await site.command("subscriber", "add", "G14", "--topics", "lienthong.contact.v1", "--out", out)
+    assert status == 1
+    assert "lienthong.contact.v1 is not for tier public" in err
+    assert not Path(out).exists()
