@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from shared.security.tokens import Role, Tokens
 from shared.service import Service
 from shared.settings import Settings
 from shared.store.migrations import migrate
+from tests.ports import free_port
 
 Make = Callable[[dict[str, Any]], Service]
 Schemas = Mapping[str, tuple[str, ...]]
@@ -50,17 +50,6 @@ PARTITIONS = 3
 LONG = 30.0  # seconds that a condition may take on a busy machine
 # Nothing that a test answers has to outlive the machine's power.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "100"}
-
-_ports = itertools.count(10000 + os.getpid() % 4000 * 2)
-
-
-def free_port() -> int:
-    """Below the ports that the system gives to clients: a client that retries must not meet itself on it."""
-    for port in _ports:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 async def until(condition: Callable[[], Any], timeout: float = LONG, what: str | Callable[[], object] = "") -> Any:

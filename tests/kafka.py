@@ -4,17 +4,17 @@ Needs Java 17 and Maven. The jars are fetched once into a cache folder (LIENTHON
 """
 
 import asyncio
-import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from base64 import urlsafe_b64encode
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
+
+from tests.ports import free_port
 
 VERSION = "4.3.0"
 
@@ -77,18 +77,6 @@ def libraries() -> Path:
         (home / "log4j2.properties").write_text(_LOG)
         done.touch()
     return home
-
-
-_ports = itertools.count(20000 + os.getpid() % 1000 * 12)
-
-
-def free_port() -> int:
-    """Below the ports that the system gives to clients: who comes back to its port must not find a client on it."""
-    for port in _ports:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 @dataclass

@@ -22,7 +22,8 @@ from shared.directory.store import load
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
 from shared.service import SERVICES
-from tests.kafka import Kafka, free_port
+from tests.kafka import Kafka
+from tests.ports import free_port
 
 COMMAND = Path(sys.executable).parent / "lienthong"
 BusKind = Literal["embedded", "kafka"]

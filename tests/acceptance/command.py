@@ -19,11 +19,11 @@ import asyncpg
 import httpx
 import psutil
 
-from deploy.demo.child import free_base_port
 from shared.bus.connection import BusSettings
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
 from tests.harness import RawBus
+from tests.ports import base_port
 
 COMMAND = str(Path(sys.executable).with_name("lienthong"))
 LONG = 60.0  # seconds that a condition may take on a busy machine
@@ -97,11 +97,11 @@ class Up:
     ready: Mapping[str, Any]
 
     @classmethod
-    def start(cls, data: Path, *arguments: object, base_port: int | None = None) -> "Up":
+    def start(cls, data: Path, *arguments: object, at: int | None = None) -> "Up":
         """Starts it and waits until it is ready. A folder that has a site keeps its ports."""
         given = ["up", "--data", str(data), "--json", *(str(argument) for argument in arguments)]
-        if base_port is not None or not (data / "site.json").exists():
-            given += ["--base-port", str(base_port or free_base_port())]
+        if at is not None or not (data / "site.json").exists():
+            given += ["--base-port", str(at or base_port())]
         data.mkdir(parents=True, exist_ok=True)
         with (data / "up.err").open("a") as complaints:
             process = subprocess.Popen(

@@ -12,7 +12,6 @@ import httpx
 import psutil
 import pytest
 
-from deploy.demo.child import free_base_port
 from deploy.demo.sample import SAMPLE
 from shared.service import SERVICES
 from tests.acceptance.command import (
@@ -27,6 +26,7 @@ from tests.acceptance.command import (
     running,
     until,
 )
+from tests.ports import base_port
 
 
 def test_the_ready_line_describes_a_site_that_answers(up: Up) -> None:
@@ -72,7 +72,7 @@ def test_a_second_up_on_the_folder_is_refused(up: Up) -> None:
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    base = free_base_port()
+    base = base_port()
     with socket.create_server(("127.0.0.1", base + 1)):
         done = lienthong("up", "--base-port", base, data=tmp_path)
     assert done.returncode == 1
@@ -101,7 +101,7 @@ def test_a_bundle_with_faults_is_refused_with_their_places(
     bundle = tmp_path / "wrong.yaml"
     bundle.write_text(SAMPLE.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
     data = tmp_path / "data"
-    done = lienthong("up", "--bundle", bundle, "--base-port", free_base_port(), data=data)
+    done = lienthong("up", "--bundle", bundle, "--base-port", base_port(), data=data)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if pointer in line]
     assert lines
@@ -113,7 +113,7 @@ def test_a_bundle_with_faults_is_refused_with_their_places(
 def test_a_file_that_is_no_bundle_is_told_in_a_sentence(tmp_path: Path, content: str) -> None:
     bundle = tmp_path / "broken.yaml"
     bundle.write_text(content)
-    done = lienthong("up", "--bundle", bundle, "--base-port", free_base_port(), data=tmp_path / "data")
+    done = lienthong("up", "--bundle", bundle, "--base-port", base_port(), data=tmp_path / "data")
     assert done.returncode == 1
     assert "broken.yaml" in done.stderr
     assert "Traceback" not in done.stderr
@@ -131,7 +131,7 @@ def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Sign
 def test_a_signal_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     process = subprocess.Popen(
-        [COMMAND, "up", "--data", str(data), "--base-port", str(free_base_port())],
+        [COMMAND, "up", "--data", str(data), "--base-port", str(base_port())],
         env=environment(data),
         stderr=subprocess.PIPE,
         text=True,
@@ -190,7 +190,7 @@ def test_a_database_and_a_bus_of_ones_own_take_the_embedded_ones_place(up: Up, t
     data = tmp_path / "data"
     given |= bus_settings(data)
     process = subprocess.Popen(
-        [COMMAND, "up", "--data", str(data), "--base-port", str(free_base_port()), "--json"],
+        [COMMAND, "up", "--data", str(data), "--base-port", str(base_port()), "--json"],
         env=environment() | given,
         stdout=subprocess.PIPE,
         text=True,

@@ -19,8 +19,9 @@ import orjson
 import psutil
 
 from tests.bench.measure import HttpClient, post
-from tests.bench.one_process import low_port, token_of
+from tests.bench.one_process import token_of
 from tests.bench.receive import dossier
+from tests.ports import base_port
 from tests.stack import COMMAND
 
 
@@ -50,7 +51,7 @@ async def measure(idle: float, busy: float, rate: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lienthong-node-") as folder:
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            str(COMMAND), "up", "--data", folder, "--base-port", str(low_port()), "--json",
+            str(COMMAND), "up", "--data", folder, "--base-port", str(base_port()), "--json",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:

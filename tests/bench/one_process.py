@@ -8,13 +8,10 @@ its place in its group. If p99 or a session breaks, `up` needs a child process f
 
 import argparse
 import asyncio
-import os
 import signal
-import socket
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -24,13 +21,14 @@ import orjson
 from tests.bench.measure import open_load, percentile
 from tests.bench.path import lifecycles
 from tests.bench.receive import requests
+from tests.ports import base_port
 from tests.stack import COMMAND
 
 
 async def measure(lines: int, rate: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lienthong-one-") as folder:
         process = await asyncio.create_subprocess_exec(
-            str(COMMAND), "up", "--data", folder, "--base-port", str(low_port()), "--json",
+            str(COMMAND), "up", "--data", folder, "--base-port", str(base_port()), "--json",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -58,17 +56,6 @@ async def measure(lines: int, rate: int) -> dict[str, object]:
         "import_lines_per_second": round(lines / seconds),
         "sessions_lost": log.count("Heartbeat session expired") + log.count("UnknownMemberId"),
     }
-
-
-def low_port() -> int:
-    """A base port below those that the system gives to outgoing connections, with five free ones behind it."""
-    for base in range(12_000 + os.getpid() % 1000 * 10, 32_000, 10):
-        with suppress(OSError):
-            for port in range(base, base + 6):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return base
-    raise OSError("no free ports")
 
 
 def _ms(values: list[float], share: float) -> float:

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 
 from tests.bench.measure import Context, Figure, closed_load, open_load, percentile, post
-from tests.kafka import free_port
+from tests.ports import free_port
 from tests.stack import Process
 
 AGENCY, PROCEDURE = "H55.242", "1.001193"

@@ -39,7 +39,7 @@ from tests.chaos.judge import TOLD, Finding, Judge, Verdict, subject_of
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import PROBE_DESK, Load
 from tests.chaos.planted import PLANTS, PREPARE
-from tests.kafka import free_port
+from tests.ports import free_port
 from tests.stack import COMMAND, Process, Stack
 
 SAMPLE = Path(__file__).parents[2] / "deploy" / "demo" / "sample.yaml"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from deploy.embedded import DataInUse, EmbeddedBroker, EmbeddedPostgres, PortTaken, make_topics
 from deploy.embedded.broker import ClientCameFirst
 from deploy.embedded.process import running_in
+from tests.ports import free_port
 
 TOPIC = "lienthong.dossier.v1"
 PARTITIONS = 3
@@ -56,17 +56,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-_ports = itertools.count(20000 + os.getpid() % 5000 * 2)
-
-
-def free_port() -> int:
-    """Below the ports that the system gives to clients: a client that retries must not meet itself on it."""
-    for port in _ports:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
