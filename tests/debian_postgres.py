@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.kafka import free_port
+from tests.ports import free_port
 
 # Nothing that a test answers has to outlive the machine's power.
 FAST = ("fsync=off", "full_page_writes=off", "max_connections=150", "unix_socket_directories=", "timezone=UTC")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.harness import free_port, until
+from tests.ports import free_port, until
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yaml"

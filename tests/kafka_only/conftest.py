@@ -16,7 +16,7 @@ from tests.chaos.judge import Finding, Judge
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
 from tests.harness import until
-from tests.kafka import free_port
+from tests.ports import free_port
 from tests.stack import Stack
 
 SETTLES_WITHIN = 120.0  # seconds
