@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.ports import free_port, until
+from tests.harness import until
+from tests.ports import free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yaml"
