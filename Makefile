@@ -46,7 +46,7 @@ test-system: $(STAMP) ## Run the tests that need Debian's packages (each says wh
 
 bench: $(STAMP) ## Measure beside the floors (ONLY=P1,P3; BUS=embedded needs no Java; SCALE=1; README=1 writes the table; OTHERS= without comparators)
 	@test -z "$(OTHERS)" || $(MAKE) --no-print-directory $(OTHERS_STAMP)
-	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(BUS),--bus $(BUS)) $(if $(SCALE),--scale $(SCALE)) $(if $(README),--write-readme)
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(BUS),--bus $(BUS)) $(if $(SCALE),--scale $(SCALE)) $(if $(OTHERS),--others) $(if $(README),--write-readme)
 
 $(OTHERS_STAMP): requirements-bench.txt
 	@test -x $(OTHERS_VENV)/bin/python || $(PYTHON) -m venv $(OTHERS_VENV)

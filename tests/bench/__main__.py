@@ -1,8 +1,9 @@
 """`make bench`: every figure beside its floor, in one run, on real processes.
 
-    python -m tests.bench [--only P1,P3] [--bus kafka|embedded] [--scale 1.0] [--write-readme]
+    python -m tests.bench [--only P1,P3] [--bus kafka|embedded] [--scale 1.0] [--others] [--write-readme]
 
-Prints a table, writes a JSON file of the run under build/bench/, and with --write-readme puts the table into README.md.
+Prints a table, writes a JSON file of the run and drawings of the long ones under build/bench/, and
+with --write-readme puts the table into README.md.
 """
 
 import argparse
@@ -21,28 +22,28 @@ from pathlib import Path
 
 import orjson
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tests.bench.keeping import p10, p15
 from tests.bench.measure import Context, Figure
 from tests.bench.path import p3
 from tests.bench.receive import p1, p2
 from tests.bench.relay import p5
+from tests.bench.spike import s1
+from tests.bench.stored import stored
 from tests.bench.work import p4, p6, p8, p11, p13
-from tests.stack import Stack
+from tests.stack import BusKind, Stack
 
 ROOT = Path(__file__).parent.parent.parent
-MEASURES: dict[str, Callable[[Context], Awaitable[Figure]]] = {
-    "P1": p1, "P2": p2, "P3": p3, "P4": p4, "P5": p5, "P6": p6, "P8": p8, "P11": p11, "P13": p13,
+Measure = Callable[[Context], Awaitable[Figure | list[Figure]]]
+MEASURES: dict[tuple[str, ...], Measure] = {
+    ("P1",): p1, ("P2",): p2, ("P3",): p3, ("P4",): p4, ("P5",): p5, ("P6",): p6, ("P7", "P12", "P14"): stored,
+    ("P8",): p8, ("P10",): p10, ("P11",): p11, ("P13",): p13, ("P15",): p15, ("S1",): s1,
 }  # fmt: skip
-NOT_YET = {
-    "P7": "P3 with 5 million dossiers stored",
-    "P9": "hand-over between two sites",
-    "P10": "memory of a commune node",
-    "P12": "indicators over 5 million dossiers",
-    "P14": "lists and search over 5 million dossiers",
-    "P15": "reconcile of a day; restore of a year",
-}
+NOT_YET = {"P9": "hand-over between two sites"}
+EVERY = sorted({name for names in MEASURES for name in names} | NOT_YET.keys(), key=lambda i: (i[0], int(i[1:])))
+FOLDER = ROOT / "build" / "bench"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
@@ -74,7 +75,7 @@ def number(value: float | None) -> str:
 
 def rows_of(figures: list[Figure]) -> list[list[str]]:
     rows = []
-    for figure in sorted(figures, key=lambda f: int(f.id[1:])):
+    for figure in sorted(figures, key=lambda f: EVERY.index(f.id)):
         met = {True: "yes", False: "no", None: "not yet"}[figure.met]
         ratio = "-" if figure.ratio is None else f"{figure.ratio:.2f}"
         rows.append(
@@ -108,40 +109,56 @@ def write_readme(text: str) -> None:
     readme.write_text(f"{start}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
 
 
-async def run(only: list[str], bus: str, scale: float, console: Console) -> list[Figure]:
+async def run(arguments: argparse.Namespace, only: list[str], console: Console) -> list[Figure]:
     """Each measurement on a site of its own, so that none stands on another's data."""
     figures = [Figure(i, work, None, None, "", "", None) for i, work in NOT_YET.items() if i in only]
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
-        for name in [name for name in MEASURES if name in only]:
-            task = progress.add_task(name)
-            folder = Path(tempfile.mkdtemp(prefix="lienthong-bench-"))
-            stack = Stack(folder, bus="kafka" if bus == "kafka" else "embedded")
+    others = arguments.others and arguments.bus == "kafka"  # they were made for Apache Kafka
+    wanted = {names: measure for names, measure in MEASURES.items() if set(names) & set(only)}
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        whole = progress.add_task("bench", total=len(wanted))
+        for names, measure in wanted.items():
+            name = ", ".join(names)
 
-            def say(what: str, task: int = task) -> None:
-                progress.update(task, description=what)  # type: ignore[arg-type]
+            def say(what: str) -> None:
+                progress.update(whole, description=what)
 
             say(f"{name} starts")
+            folder = Path(tempfile.mkdtemp(prefix="lienthong-bench-"))
+            folder.chmod(0o755)  # PostgreSQL may run as another account
+            # Debezium, to whom P5 is compared, reads the database's log.
+            logical = {"wal_level": "logical"} if "P5" in names and others else {}
+            bus: BusKind = "kafka" if arguments.bus == "kafka" else "embedded"
+            stack = Stack(folder, bus=bus, postgres_settings=logical)
+            context = Context(stack, arguments.scale, say, others, FOLDER, len(only) == 1)
             try:
                 await stack.start()
-                figures.append(await MEASURES[name](Context(stack, scale, say)))
-                say(f"{name} {number(figures[-1].ours)} {figures[-1].unit}, ratio {figures[-1].ratio or 0:.2f}")
+                found = await measure(context)
+                some = found if isinstance(found, list) else [found]
+                figures += [figure for figure in some if figure.id in only]
+                for figure in some:
+                    ratio = "" if figure.ratio is None else f", ratio {figure.ratio:.2f}"
+                    console.print(f"{figure.id} {number(figure.ours)} {figure.unit}{ratio}", highlight=False)
             finally:
                 await stack.stop()
                 shutil.rmtree(folder, ignore_errors=True)
+            progress.advance(whole)
     return figures
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = sorted({*MEASURES, *NOT_YET}, key=lambda i: int(i[1:]))
-    parser.add_argument("--only", default=",".join(every), help="for example P1,P3")
+    parser.add_argument("--only", default=",".join(EVERY), help="for example P1,P3")
     parser.add_argument("--bus", choices=["kafka", "embedded"], default="kafka")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the sizes of the long ones")
+    parser.add_argument("--others", action="store_true", help="beside comparators by other hands, from .venv-bench")
     parser.add_argument("--write-readme", action="store_true")
     arguments = parser.parse_args()
     only = [name.strip().upper() for name in arguments.only.split(",") if name.strip()]
-    if unknown := set(only) - set(every):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(every)}")
+    if unknown := set(only) - set(EVERY):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(EVERY)}")
     console = Console(stderr=True)
     settings: dict[str, object] = {
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -149,16 +166,17 @@ def main() -> int:
         "machine": machine(),
         "bus": arguments.bus,
         "scale": arguments.scale,
+        "others": arguments.others,
+        "only": only,
     }
     began = time.monotonic()
-    figures = asyncio.run(run(only, arguments.bus, arguments.scale, console))
+    figures = asyncio.run(run(arguments, only, console))
     table = Table(*HEAD)
     for row in rows_of(figures):
         table.add_row(*row)
     Console(width=200).print(table)
-    folder = ROOT / "build" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     document = settings | {
         "seconds": round(time.monotonic() - began, 1),
         "figures": [asdict(f) | {"ratio": f.ratio} for f in figures],

@@ -47,7 +47,7 @@ async def lifecycle(client: HttpClient, token: str, number: int) -> None:
         assert status == 200, body
 
 
-async def measure(idle: float, busy: float, rate: float) -> dict[str, object]:
+async def measure(idle: float, busy: float, rate: float, *, say: bool = False) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lienthong-node-") as folder:
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
@@ -62,9 +62,10 @@ async def measure(idle: float, busy: float, rate: float) -> dict[str, object]:
             client = HttpClient(ready["services"]["intake"])
             samples: list[dict[str, float | str]] = []
             number = 0
+            every = min(30.0, max(idle, busy) * 6)  # seconds: ten samples at least
             for phase, minutes in (("idle", idle), ("busy", busy)):
                 start, cpu_start = time.monotonic(), memory(process.pid)[1]
-                next_sample = start + 30
+                next_sample = start + every
                 while (now := time.monotonic()) < start + minutes * 60:
                     if phase == "busy":
                         due = start + (number + 1) / rate
@@ -81,8 +82,9 @@ async def measure(idle: float, busy: float, rate: float) -> dict[str, object]:
                             "cpu_percent_of_one_core": round(share * 100, 1),
                         }  # fmt: skip
                         samples.append(sample)
-                        print(orjson.dumps(sample).decode(), flush=True)
-                        next_sample += 30
+                        if say:
+                            print(orjson.dumps(sample).decode(), flush=True)
+                        next_sample += every
             await client.close()
         finally:
             process.send_signal(signal.SIGTERM)
@@ -100,6 +102,7 @@ async def measure(idle: float, busy: float, rate: float) -> dict[str, object]:
         errors = _errors(Path(folder))
     return {
         "dossiers": number,
+        "samples": samples,
         "most_pss_mb": max((s["pss_mb"] for s in samples), default=None),
         "ready_first_s": round(first_start, 1),
         "ready_again_s": round(second_start, 1),
@@ -117,7 +120,7 @@ def main() -> int:
     parser.add_argument("--busy", type=float, default=5, help="minutes")
     parser.add_argument("--rate", type=float, default=5, help="dossiers a second")
     arguments = parser.parse_args()
-    print(orjson.dumps(asyncio.run(measure(arguments.idle, arguments.busy, arguments.rate))).decode())
+    print(orjson.dumps(asyncio.run(measure(arguments.idle, arguments.busy, arguments.rate, say=True))).decode())
     return 0
 
 

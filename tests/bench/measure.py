@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,11 +35,15 @@ class Figure:
 
 @dataclass
 class Context:
-    """What a measurement may use. `scale` multiplies the sizes of the long ones."""
+    """What a measurement may use. `scale` multiplies the sizes of the long ones; `others`: comparators by other hands are
+    run too; `plots`: where drawings go; `alone`: nothing else was asked for, so that a long one may be long."""
 
     stack: Stack
     scale: float
     say: Progress
+    others: bool = False
+    plots: Path = Path("build/bench")
+    alone: bool = False
 
 
 class HttpClient:
