@@ -2,12 +2,14 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import httpx
 import typer
 
 from deploy.cli.console import print_json, progress, say
+from deploy.cli.errors import CommandFailed
 from deploy.cli.options import AsJson, Data
 from deploy.cli.site import KnownSite, find_site
 from shared.security.keys import KEPT, RELOADED_WITHIN, Kind, prepare, swap
@@ -61,6 +63,29 @@ def rotate(
     for new in coming:
         say(f"{new.kind}: {new.id} is used now")
     say(f"old keys: {', '.join(o.id for o in retired)}; tokens accepted until {answer['tokens_accepted_until']}")
+
+
+@app.command()
+def recipient(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The private key; keep it where no backup is.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a recovery recipient: the key that opens the sealed keys of a backup. Prints the public half.
+
+    \b
+    Example:
+      lienthong keys recipient --out recovery.key
+    """
+    from shared.security.recovery import make_recipient
+
+    try:
+        public = make_recipient(out)
+    except FileExistsError:
+        raise CommandFailed(f"{out} is there already: a recipient's key is never overwritten.") from None
+    if as_json:
+        print_json({"recipient": public, "identity": str(out)})
+    else:
+        say(public)
 
 
 def _running(site: KnownSite) -> bool:

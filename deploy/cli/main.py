@@ -5,6 +5,7 @@ import sys
 import typer
 
 from deploy.cli import (
+    backup,
     demo,
     doctor,
     erase,
@@ -14,6 +15,7 @@ from deploy.cli import (
     load,
     migrate,
     parked,
+    portal,
     rebuild,
     reconcile,
     schemas,
@@ -45,6 +47,8 @@ for _command in (
     migrate.migrate,
     doctor.doctor,
     erase.erase,
+    backup.backup,
+    backup.restore,
     verify.verify,
 ):
     app.command()(_command)
@@ -57,6 +61,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(topics.app, name="topics")
 app.add_typer(subscriber.app, name="subscriber")
 app.add_typer(schemas.app, name="schemas")
+app.add_typer(portal.app, name="portal")
 
 
 def run() -> None:

@@ -2,6 +2,7 @@
 
 from services.intake.api import routes
 from services.intake.catalogue import catalogue_routes
+from services.intake.connector import Connector
 from services.intake.deadlines import deadline_routes
 from services.intake.desk_api import OPEN as DESK
 from services.intake.desk_api import PLAIN as DESK_FORMS
@@ -14,6 +15,7 @@ from services.intake.imports import MAX_IMPORT
 from services.intake.pages import OPEN as STATIC
 from services.intake.pages import Pages, page_routes
 from services.intake.petitions_api import petition_routes
+from services.intake.portal_api import portal_routes
 from services.intake.public_pages import OPEN as PUBLIC
 from services.intake.public_pages import public_routes
 from services.intake.settings import IntakeSettings
@@ -58,8 +60,17 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(page_routes())
     service.app.include_router(public_routes(service, pages))
     service.app.include_router(desk_routes(service, store, writer, settings, pages))
+    service.app.include_router(portal_routes(service, store))
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
+    portals = Connector(
+        service,
+        store,
+        seconds=settings.portal_seconds,
+        longest_pause=settings.portal_longest_pause,
+        parallel=settings.portal_parallel,
+    )
+    service.run_always("portals", portals.run)
     service.run_always("seals", history.seal_always, silent_for=settings.seal_seconds + 600)
     return service

@@ -161,10 +161,11 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
             row = await connection.fetchrow(store.queries["petition"], id)
             petition, sealing = visible(row, who)
             body = _described(petition, await service.log.now(connection))
-            if who.role in (Role.DESK, Role.OFFICER, Role.ADMIN):
+            if who.role in (Role.DESK, Role.OFFICER, Role.ADMIN, Role.PORTAL):
                 await connection.execute(
                     service.store_queries["access_put"], who.subject, who.role.value, str(id), "petition"
                 )
+            if who.role in (Role.DESK, Role.OFFICER, Role.ADMIN):
                 body |= unseal(service.keys, _what_was_said(id), sealing.nonce, sealing.ciphertext, sealing.wrapped)
                 body |= answered(petition, sealing)
             elif who.role is Role.PORTAL:

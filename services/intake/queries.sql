@@ -296,3 +296,97 @@ SELECT day, dossiers, events, root, previous, key_id, signature FROM intake.seal
 -- name: seal_gone
 -- Whether there are seals before and after this day.
 SELECT coalesce(min(day) < $1 AND max(day) > $1, false) FROM intake.seal
+
+-- The portals that are kept up to date.
+
+-- name: portal_known
+-- A new portal is told of what happens from now on; what was before is sent by `lienthong portal resend`.
+INSERT INTO intake.portal (name, since) VALUES ($1, clock_timestamp() - interval '1 minute') ON CONFLICT (name) DO NOTHING
+
+-- name: portal_take
+UPDATE intake.portal SET lease = clock_timestamp() + $2::interval
+WHERE name = $1 AND (lease IS NULL OR lease < clock_timestamp()) AND (next_at IS NULL OR next_at <= clock_timestamp())
+RETURNING failures
+
+-- name: portal_at
+SELECT since, after FROM intake.portal WHERE name = $1 FOR UPDATE
+
+-- name: portal_lease
+UPDATE intake.portal SET lease = clock_timestamp() + $2::interval WHERE name = $1
+
+-- name: portal_up
+UPDATE intake.portal SET failures = 0, down = NULL, error = NULL, next_at = NULL, lease = NULL WHERE name = $1
+
+-- name: portal_down
+UPDATE intake.portal SET failures = failures + 1, down = coalesce(down, clock_timestamp()), error = $2,
+    next_at = clock_timestamp() + $3::interval, lease = NULL
+WHERE name = $1
+
+-- name: portal_moved
+-- What moved since the last look, and whether a portal is told of it: history is figures only, and what is confidential
+-- stays here.
+SELECT code, sequence, recorded,
+       agency = ANY ($4::text[]) AND body::json ->> 'mode' = 'live' AND NOT (body::json ->> 'confidential')::boolean AS told
+FROM intake.dossier
+WHERE (recorded, code) > ($1, $2) AND recorded < $3
+ORDER BY recorded, code LIMIT $5
+
+-- name: portal_move
+UPDATE intake.portal SET since = $2, after = $3 WHERE name = $1
+
+-- name: portal_note
+INSERT INTO intake.portal_dossier AS d (portal, code, wanted, state)
+SELECT $1, code, sequence, 'waiting' FROM unnest($2::text[], $3::int[]) WITH ORDINALITY AS n(code, sequence, line) ORDER BY line
+ON CONFLICT (portal, code) DO UPDATE SET wanted = excluded.wanted, state = 'waiting', reason = NULL,
+    changed = clock_timestamp()
+WHERE d.wanted < excluded.wanted
+
+-- name: portal_due
+SELECT code, wanted, sent FROM intake.portal_dossier WHERE portal = $1 AND state = 'waiting' ORDER BY number LIMIT $2
+
+-- name: portal_sent
+-- It may have moved on meanwhile: then it waits again.
+UPDATE intake.portal_dossier SET sent = $3, reason = NULL, changed = clock_timestamp(),
+    state = CASE WHEN wanted > $3 THEN 'waiting' ELSE 'sent' END
+WHERE portal = $1 AND code = $2
+
+-- name: portal_refused
+UPDATE intake.portal_dossier SET reason = $4, changed = clock_timestamp(),
+    state = CASE WHEN wanted > $3 THEN 'waiting' ELSE 'refused' END
+WHERE portal = $1 AND code = $2
+
+-- name: portal_status
+SELECT p.down, p.error, count(d.code) FILTER (WHERE d.state = 'waiting') AS waiting,
+       count(d.code) FILTER (WHERE d.state = 'sent') AS sent, count(d.code) FILTER (WHERE d.state = 'refused') AS refused,
+       min(d.changed) FILTER (WHERE d.state = 'waiting') AS oldest
+FROM intake.portal p LEFT JOIN intake.portal_dossier d ON d.portal = p.name
+WHERE p.name = $1 GROUP BY p.name
+
+-- name: portal_refusals
+SELECT code, reason, changed FROM intake.portal_dossier WHERE portal = $1 AND state = 'refused' ORDER BY code LIMIT $2
+
+-- name: portal_again_refused
+UPDATE intake.portal_dossier SET state = 'waiting', reason = NULL, sent = 0, changed = clock_timestamp()
+WHERE portal = $1 AND state = 'refused'
+
+-- name: portal_again
+INSERT INTO intake.portal_dossier AS d (portal, code, wanted, state)
+SELECT $1, code, sequence, 'waiting' FROM intake.dossier
+WHERE ($2::text IS NULL OR code = $2) AND ($3::timestamptz IS NULL OR recorded >= $3) AND agency = ANY ($4::text[])
+  AND NOT (body::json ->> 'confidential')::boolean
+ON CONFLICT (portal, code) DO UPDATE SET state = 'waiting', reason = NULL, sent = 0, wanted = excluded.wanted,
+    changed = clock_timestamp()
+
+-- Backup and restoration.
+
+-- name: dossiers_count
+SELECT count(*) FROM intake.dossier
+
+-- name: numbers_jump
+-- On every local day from the backup to now, for every agency that has ever issued a number.
+INSERT INTO intake.counter AS c (agency, day, last)
+SELECT a.agency, d::date, $3::int
+FROM (SELECT DISTINCT agency FROM intake.counter) a,
+     generate_series(($1::timestamptz AT TIME ZONE 'Asia/Ho_Chi_Minh')::date,
+                     ($2::timestamptz AT TIME ZONE 'Asia/Ho_Chi_Minh')::date, interval '1 day') d
+ON CONFLICT (agency, day) DO UPDATE SET last = c.last + excluded.last

@@ -147,6 +147,31 @@ def common_routes(service: Service) -> APIRouter:
         assert row is not None
         return {"stored": row["stored"], "unpublished": row["unpublished"]}
 
+    @routes.get("/v1/access", tags=["operators"])
+    async def access(
+        who: Asking,
+        code: Annotated[str | None, Query(max_length=200)] = None,
+        since: Instant | None = None,
+        cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None,
+    ) -> dict[str, Any]:
+        """Who read unsealed personal data here, newest first; kept for two years. It says of whom only by the code."""
+        allow(who, Role.AUDITOR)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store["access_of"], code, int(cursor or (1 << 62)), since, 200)
+        return {
+            "items": [
+                {
+                    "at": format_instant(row["at"]),
+                    "who": row["who"],
+                    "role": row["role"],
+                    "code": row["code"],
+                    "what": row["what"],
+                }
+                for row in rows
+            ],
+            "next_cursor": str(rows[-1]["number"]) if len(rows) == 200 else None,
+        }
+
     @routes.get("/v1/parked", tags=["operators"])
     async def parked(
         who: Asking, key: str | None = None, cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None
