@@ -11,7 +11,7 @@ OTHERS_STAMP := $(OTHERS_VENV)/.ready
 LOCK := --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-system bench chaos mutants lint lock up clean
+.PHONY: help setup demo test test-kafka test-system audit sbom bench chaos mutants lint lock up clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,13 @@ chaos: $(STAMP) ## Break a site at work and judge it (FAULTS=200 SEED=1 BUS=kafk
 
 mutants: $(STAMP) ## Take out one mechanism at a time and see its promise's tests fail (ONLY=3 for one promise)
 	$(BIN)/python -m tests.mutants $(if $(ONLY),--only $(ONLY))
+
+audit: $(STAMP) ## Ask for known faults of the dependencies; without a network it says 'not run'
+	$(BIN)/python -m tests.audit
+
+sbom: $(STAMP) ## Write the bill of materials (build/sbom.json, CycloneDX)
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements --of JSON -o build/sbom.json requirements.txt
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

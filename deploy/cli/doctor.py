@@ -1,14 +1,15 @@
 """`lienthong doctor`: what is wrong with this installation, and what to do about it."""
 
 import asyncio
+import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,9 +18,17 @@ from deploy.cli.options import AsJson, Data
 from deploy.cli.site import KnownSite, find_site
 from deploy.state import SERVICES
 
+if TYPE_CHECKING:
+    from deploy.kafka.plan import Plan
+    from shared.bus.connection import BusSettings
+    from shared.settings import Settings
+
 LEAST_PYTHON = (3, 11)
 LEAST_POSTGRES = 150_000
 LEAST_FREE = 1 << 30  # bytes; PostgreSQL alone may keep 512 MB of write-ahead log
+LEAST_CONNECTIONS = 40  # four services with a pool of 8 each, and what they lock with
+CERTIFICATE_DAYS = 14
+PREFIX = "LIENTHONG_"
 CLOCK_OFF = 60.0  # seconds; from there receipts of two machines contradict each other
 SWAPS_KNOWN_FROM = (11, 1)  # by then the next year's swapped working days have been decreed
 
@@ -60,9 +69,23 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
 
 
 async def _examine(site: KnownSite) -> list[Finding]:
+    from shared.settings import Settings
+
+    settings = Settings()
     findings = [python(sys.version_info[:3]), *keys(site.keys), disk(site.data or Path.cwd())]
+    findings += [
+        names(os.environ, known_names()),
+        *bus_settings(settings.bus(), site.bus),
+        metrics_door(settings, site.urls),
+    ]
+    if site.data is not None:
+        findings.append(folder(site.data))
+    if settings.bus_ca_file is not None:
+        findings.append(certificate(Path(settings.bus_ca_file), datetime.now(UTC)))
     findings += [finding async for finding in _database(site)]
     findings.append(await _bus(site))
+    if not _embedded(site):
+        findings += await _topics(site)
     findings += [finding async for finding in _services(site)]
     return findings
 
@@ -95,10 +118,103 @@ def keys(folder: Path) -> list[Finding]:
     return found or [Finding("keys", Verdict.FINE, str(folder))]
 
 
-def disk(folder: Path) -> Finding:
-    free = shutil.disk_usage(folder).free
+def disk(folder: Path, free: int | None = None) -> Finding:
+    free = shutil.disk_usage(folder).free if free is None else free
     return judged(
         "disk", free >= LEAST_FREE, f"{free >> 20} MB free at {folder}", "make room: a full disk stops all writes."
+    )
+
+
+def folder(data: Path) -> Finding:
+    """The site's folder holds keys, the database's password and what was sent."""
+    open_ = [path for path in (data, data / "site.json") if path.exists() and path.stat().st_mode & 0o077]
+    found = f"{', '.join(map(str, open_))} can be read by others" if open_ else str(data)
+    todo = f"chmod -R go= {data}"
+    return judged("folder", not open_, found, todo, Verdict.WARNING)
+
+
+# -- settings
+
+
+def known_names() -> set[str]:
+    """Every name that a setting of the environment may have."""
+    from importlib import import_module
+
+    from shared.settings import Settings
+
+    models = [Settings]
+    models += [getattr(import_module(f"services.{name}.settings"), f"{name.capitalize()}Settings") for name in SERVICES]
+    fields = {f"{PREFIX}{field.upper()}" for model in models for field in model.model_fields}
+    return fields | {
+        f"{PREFIX}DATA",
+        f"{PREFIX}KAFKA_HOME",
+        f"{PREFIX}KILLS",
+        f"{PREFIX}TEST_BUS",
+        f"{PREFIX}TEST_DATABASE_URL",
+    }
+
+
+def names(environment: Mapping[str, str], known: set[str]) -> Finding:
+    """A setting whose name is misspelt says nothing, and its default holds."""
+    import difflib
+
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    # The upper-case names of secrets that a bundle points at are its own.
+    near = {name: difflib.get_close_matches(name, known, 1, 0.8) for name in unknown}
+    wrong = [f"{name} (is {near[name][0]} meant?)" for name in unknown if near[name]]
+    return judged(
+        "settings",
+        not wrong,
+        ", ".join(wrong) or "all names are known",
+        "correct the name: it has no effect.",
+        Verdict.WRONG,
+    )
+
+
+def bus_settings(bus: "BusSettings", bootstrap: str) -> list[Finding]:
+    """How the services go to a bus that is not on this machine."""
+    away = [host for host in bootstrap.split(",") if not host.startswith(("127.", "localhost", "[::1]"))]
+    found = []
+    if away:
+        clear = not bus.security_protocol.endswith("SSL")
+        todo = "set LIENTHONG_BUS_SECURITY=SASL_SSL and LIENTHONG_BUS_CA_FILE."
+        found.append(judged("bus in clear", not clear, f"{bus.security_protocol} to {away[0]}", todo))
+        todo = "set LIENTHONG_BUS_REPLICATION=3: one broker's disk must not hold the only copy."
+        found.append(judged("bus copies", bus.replication >= 3, str(bus.replication), todo, Verdict.WARNING))
+        todo = "set LIENTHONG_BUS_GROUPS=true: without groups a second process of a service does all the work again."
+        found.append(judged("bus groups", bus.groups, str(bus.groups), todo))
+    if bus.security_protocol.startswith("SASL"):
+        todo = "set LIENTHONG_BUS_USERNAME and LIENTHONG_BUS_PASSWORD (docs/kafka-access.md)."
+        named = bool(bus.username and bus.password)
+        found.append(judged("bus login", named, bus.username or "no name or no password", todo))
+    return found
+
+
+def metrics_door(settings: "Settings", urls: Mapping[str, str]) -> Finding:
+    """/metrics holds no personal data, but tells how a site is doing."""
+    away = [url for url in urls.values() if not any(host in url for host in ("127.0.0.1", "localhost", "[::1]"))]
+    return judged(
+        "metrics",
+        not away or settings.metrics_token is not None,
+        "open to whoever reaches the services" if away else "on this machine alone",
+        "set LIENTHONG_METRICS_TOKEN, and give it to Prometheus (authorization: credentials_file).",
+        Verdict.WARNING,
+    )
+
+
+def certificate(file: Path, now: datetime) -> Finding:
+    """The bus's certificate authority, as the services trust it."""
+    from cryptography.x509 import load_pem_x509_certificates
+
+    try:
+        found = load_pem_x509_certificates(file.read_bytes())
+    except (OSError, ValueError) as error:
+        why = f"{file}: {type(error).__name__}"
+        return Finding("certificate", Verdict.WRONG, why, "set LIENTHONG_BUS_CA_FILE to the authority's PEM file.")
+    days = min((c.not_valid_after_utc - now).days for c in found)
+    verdict = Verdict.WRONG if days < 0 else Verdict.WARNING
+    return judged(
+        "certificate", days >= CERTIFICATE_DAYS, f"{days} days left", "renew it, then restart the services.", verdict
     )
 
 
@@ -119,23 +235,14 @@ async def _database(site: KnownSite) -> AsyncIterator[Finding]:
         yield Finding("database", Verdict.WRONG, f"does not answer ({type(error).__name__})", f"{site.start_hint}.")
         return
     try:
-        version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
-        yield judged(
-            "database", version >= LEAST_POSTGRES, f"PostgreSQL {version // 10_000}", "take PostgreSQL 15 or newer."
-        )
-        for name in ("fsync", "full_page_writes", "synchronous_commit"):
-            value = await connection.fetchval("SELECT current_setting($1)", name)
-            yield judged(name, value != "off", value, f"ALTER SYSTEM SET {name} = on: what is answered must be stored.")
+        rows = await connection.fetch("SELECT name, setting FROM pg_settings")
+        for finding in postgres({row["name"]: row["setting"] for row in rows}):
+            yield finding
         if not _embedded(site):
             count = await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
             )
-            yield judged(
-                "synchronous standby",
-                count > 0,
-                str(count),
-                "set synchronous_standby_names: a failover may lose answers.",
-            )
+            yield standby(count)
         offset = abs((await connection.fetchval("SELECT clock_timestamp()") - datetime.now(UTC)).total_seconds())
         yield judged("clock", offset < CLOCK_OFF, f"{offset:.1f} s from the database's", "set both clocks by NTP.")
         _, directory = await stored_site(connection)
@@ -154,6 +261,46 @@ async def _database(site: KnownSite) -> AsyncIterator[Finding]:
         calendars = [*directory.calendars, directory.default_calendar]
         known = {year for calendar in calendars for year in calendar.swap_years}
         yield swap_years(known, datetime.now(UTC).date())
+        yield telling({provider.kind for provider in directory.providers})
+        yield same_site(site.code, directory.site.code)
+
+
+def postgres(settings: Mapping[str, str]) -> list[Finding]:
+    """What PostgreSQL is set to; `settings` as pg_settings has them."""
+    version = int(settings["server_version_num"])
+    found = [
+        judged("database", version >= LEAST_POSTGRES, f"PostgreSQL {version // 10_000}", "take PostgreSQL 15 or newer.")
+    ]
+    for name in ("fsync", "full_page_writes", "synchronous_commit"):
+        todo = f"ALTER SYSTEM SET {name} = on: what is answered must be stored."
+        found.append(judged(name, settings[name] != "off", settings[name], todo))
+    todo = "ALTER SYSTEM SET autovacuum = on: tables that change all day grow without it."
+    found.append(judged("autovacuum", settings["autovacuum"] == "on", settings["autovacuum"], todo))
+    todo = "make the database anew with ENCODING 'UTF8': Vietnamese names need it."
+    found.append(judged("encoding", settings["server_encoding"] == "UTF8", settings["server_encoding"], todo))
+    least = LEAST_CONNECTIONS
+    todo = f"ALTER SYSTEM SET max_connections = {least}, or lower LIENTHONG_DATABASE_POOL."
+    count = int(settings["max_connections"])
+    found.append(judged("connections", count >= least, str(count), todo, Verdict.WARNING))
+    return found
+
+
+def standby(count: int) -> Finding:
+    """Promise 1 across a failover."""
+    todo = "set synchronous_standby_names: a failover may lose answers."
+    return judged("synchronous standby", count > 0, f"{count} in step", todo)
+
+
+def telling(kinds: set[str]) -> Finding:
+    """Whether anything leaves the machine at all; `kinds` of the bundle's providers."""
+    todo = "give the bundle a provider of kind http or kannel, and load it."
+    only = kinds <= {"file"}
+    return judged("providers", not only, ", ".join(sorted(kinds)) or "none", todo, Verdict.WARNING)
+
+
+def same_site(ours: str, loaded: str) -> Finding:
+    todo = "set LIENTHONG_SITE and LIENTHONG_DATABASE_URL of one site."
+    return judged("site", ours == loaded, f"this is {ours}, the database holds {loaded}", todo)
 
 
 def _embedded(site: KnownSite) -> bool:
@@ -201,8 +348,71 @@ async def _bus(site: KnownSite) -> Finding:
     )
 
 
+async def _topics(site: KnownSite) -> list[Finding]:
+    """Topics and access against the plan; and whether anybody is kept out at all."""
+    from deploy.cli.errors import CommandFailed
+    from deploy.cli.topics import bus_of, look, with_admin
+
+    bus = bus_of(site)
+    try:
+        plan: Plan = await with_admin(bus, lambda admin: look(admin, bus, []))
+    except CommandFailed as error:
+        return [
+            Finding("topics", Verdict.WARNING, str(error), "log in as an administrator of the bus to look at them.")
+        ]
+    return against_plan(plan)
+
+
+def against_plan(plan: "Plan") -> list[Finding]:
+    differ = [*plan.create, *plan.repartition, *plan.configure]
+    closed = [str(acl) for acl in plan.allow]
+    return [
+        judged(
+            "topics",
+            not differ,
+            ", ".join(differ) or "as planned",
+            "lienthong topics plan, then apply.",
+            Verdict.WARNING,
+        ),
+        judged(
+            "access control",
+            plan.access_control,
+            "on" if plan.access_control else "off: whoever reaches the bus reads everything",
+            "set authorizer.class.name on the brokers (docs/kafka-access.md).",
+            Verdict.WARNING,
+        ),
+        judged("access", not closed, f"{len(closed)} rights missing", "lienthong topics apply", Verdict.WARNING),
+    ]
+
+
+def of_one_site(told: Mapping[str, Mapping[str, Any]], code: str) -> list[Finding]:
+    """What the services say of themselves at /v1/site: one site, one version of its directory."""
+    strangers = sorted(f"{name} is of {said['site']}" for name, said in told.items() if said["site"] != code)
+    versions = sorted({int(said["version"]) for said in told.values()})
+    todo = "set LIENTHONG_INTAKE_URL and the other three to services of one site."
+    return [
+        judged("services of one site", not strangers, ", ".join(strangers) or code, todo),
+        judged(
+            "directory",
+            len(versions) <= 1,
+            f"version {' and '.join(map(str, versions))}",
+            "ask again in a minute; then restart the services that are behind.",
+            Verdict.WARNING,
+        ),
+    ]
+
+
+def parked_keys(count: int) -> Finding:
+    todo = "lienthong parked list, then show, replay or drop."
+    return judged("parked", count == 0, f"{count} events", todo, Verdict.WARNING)
+
+
 async def _services(site: KnownSite) -> AsyncIterator[Finding]:
     import httpx
+
+    from deploy.cli.errors import CommandFailed
+    from deploy.cli.parked import parked_items
+    from deploy.cli.site import SiteClient
 
     async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
         for name in SERVICES:
@@ -216,3 +426,12 @@ async def _services(site: KnownSite) -> AsyncIterator[Finding]:
                     found = f"{site.urls[name]} does not answer ({type(error).__name__})"
                     yield Finding(f"{name} {probe}", Verdict.WRONG, found, f"{site.start_hint}.")
                     break
+    try:
+        async with SiteClient(site, who="doctor") as client:
+            told = {name: await client.get(name, "/v1/site") for name in SERVICES}
+            items = await parked_items(client)
+    except CommandFailed:
+        return  # said above
+    for finding in of_one_site(told, site.code):
+        yield finding
+    yield parked_keys(sum(item["state"] == "parked" for item in items))

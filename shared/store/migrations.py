@@ -5,9 +5,13 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
+import asyncpg
+
 from shared.store.pool import Connection
 
 _FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
+# Behind a statement that waits for a table's lock every other waits as well: it gives up, and is run again later.
+LOCK_TIMEOUT = "10s"
 _LOCK = 0x4C54_6D69  # one migration of a site at a time
 
 
@@ -40,6 +44,17 @@ def migrations_of(package: str) -> list[Migration]:
     return found
 
 
+async def _run(connection: Connection, schema: str, migration: Migration) -> None:
+    try:
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        await connection.execute(migration.sql)
+    except asyncpg.LockNotAvailableError:
+        raise MigrationRefused(
+            f"{schema}: migration {migration.number:04}_{migration.name} waited {LOCK_TIMEOUT} for a table that is in use;"
+            " nothing was changed, run it again when less is going on"
+        ) from None
+
+
 async def migrate(
     connection: Connection, schema: str, packages: tuple[str, ...], *, check: bool = False
 ) -> list[Migration]:
@@ -69,7 +84,7 @@ async def migrate(
             if known is None:
                 applied.append(migration)
                 if not check:
-                    await connection.execute(migration.sql)
+                    await _run(connection, schema, migration)
                     await connection.execute(
                         "INSERT INTO migration (package, number, name, checksum) VALUES ($1, $2, $3, $4)",
                         migration.package,

@@ -20,6 +20,15 @@ METRICS = "/metrics"  # a token that comes here is the scraper's, for the route 
 # Called after each answer: method, the route as it is declared, status, seconds.
 Answered = Callable[[str, str, int, float], None]
 
+_EVERYWHERE = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+# A page loads what its own service serves, is shown in no other page, and sends its forms nowhere else.
+_PAGES = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -65,6 +74,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": guarded(message["headers"])}
             await send(message)
 
         try:
@@ -132,6 +142,15 @@ class Gate:
         if not kind and empty:
             return  # a body that is missing is named by the route
         raise Problem(415, "media-type", f"Send the body as {' or '.join(allowed)}.", headers={"Accept": allowed[0]})
+
+
+def guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """An answer's headers with those that a browser is to obey; what a route says itself stands."""
+    said = list(headers)
+    names = {name.lower() for name, _ in said}
+    html = any(name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in said)
+    more = (*_EVERYWHERE, *_PAGES) if html else _EVERYWHERE
+    return said + [(name, value) for name, value in more if name not in names]
 
 
 def route_of(scope: Scope) -> str:

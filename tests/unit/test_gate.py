@@ -15,7 +15,7 @@ from shared.contracts.codes import AgencyCode, Instant, Name, Phone
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
 from shared.web.app import Asking, Body, allow, known_agency, make_app, router
-from shared.web.gate import MAX_BODY, Gate
+from shared.web.gate import MAX_BODY, Gate, guarded
 from shared.web.problem import PROBLEM_TYPE
 
 
@@ -343,3 +343,22 @@ async def test_what_breaks_is_500_without_a_word_of_it(desk: httpx.AsyncClient) 
     document = problem(await desk.get("/v1/breaks"), 500, "internal")
     assert "secret" not in document["detail"]
     assert "0912345678" not in str(document)
+
+
+# -- what a browser is to obey
+
+
+def test_every_answer_says_how_it_may_be_used_and_a_page_says_more() -> None:
+    plain = dict(guarded([(b"content-type", b"application/json")]))
+    assert plain[b"x-content-type-options"] == b"nosniff"
+    assert plain[b"referrer-policy"] == b"no-referrer"
+    assert b"content-security-policy" not in plain
+    page = dict(guarded([(b"content-type", b"text/html; charset=utf-8")]))
+    assert b"frame-ancestors 'none'" in page[b"content-security-policy"]
+    assert b"script-src 'self';" in page[b"content-security-policy"]
+
+
+def test_what_a_route_says_itself_stands() -> None:
+    own = (b"Content-Security-Policy", b"default-src 'none'")
+    assert guarded([(b"content-type", b"text/html"), own]).count(own) == 1
+    assert [n for n, _ in guarded([(b"content-type", b"text/html"), own])].count(b"content-security-policy") == 0
