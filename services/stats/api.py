@@ -1,25 +1,41 @@
 """HTTP of stats: parse, call, answer."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
+from services.stats import forecast
 from services.stats import report as ii06a
-from services.stats.dashboard import Dashboard
-from services.stats.figures import CELLS, freshness, indicators, local_text, own_index, ranking, report_ii06a
+from services.stats.dashboard import Dashboard, View
+from services.stats.figures import (
+    CELLS,
+    freshness,
+    indicators,
+    levers,
+    local_text,
+    moved,
+    names_of,
+    own_index,
+    ranking,
+    report_ii06a,
+)
 from services.stats.index766 import formulas_on, index766
-from services.stats.indicator import Period, last_instant, local_midnight
-from services.stats.pages import report_page
+from services.stats.indicator import Period, half_up, last_instant, local_midnight, month_of
+from services.stats.pages import dossiers_page, report_page
 from services.stats.published import SCHEDULE, Wanted, heading, heading_of, publish
 from services.stats.rebuild import rebuild
+from services.stats.session import LoginNeeded, Visits
 from services.stats.settings import StatsSettings
 from services.stats.sheet import XLSX_TYPE, as_xlsx
 from services.stats.store import By, Question, Store
-from shared.contracts.codes import Instant, Name
+from shared.contracts.codes import Instant, Name, local_day
 from shared.directory.directory import Directory, UnknownAgency
 from shared.security.access import scope_of
 from shared.security.tokens import Principal, Role
@@ -36,6 +52,16 @@ WINDOWS = {
     "7d": timedelta(days=7),
     "30d": timedelta(days=30),
     "90d": timedelta(days=90),
+}
+PAGES = ("/live", "/session", "/session/end", "/dossiers", "/report", "/dashboard.js")
+MOST_LISTENING = 500  # pages that are told of changes at the same time, per process
+SCRIPT = resources.files("services.stats").joinpath("templates/dashboard.js").read_text(encoding="utf-8")
+SAFE = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
 }
 OWN_SCOPE = (Role.DESK, Role.OFFICER, Role.PORTAL)
 READERS = (*OWN_SCOPE, Role.LEADER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE)
@@ -92,8 +118,7 @@ class Asked:
 
 
 def _a_day(value: Any) -> date:
-    assert isinstance(value, date)  # what AfterValidator has made of the text
-    return value
+    return value if isinstance(value, date) else _day(value)  # AfterValidator has made a day of a parameter's text
 
 
 Period_ = Annotated[Asked, Depends(Asked)]
@@ -172,10 +197,25 @@ def in_form(form: str, made: Mapping[str, Any], over: ii06a.Heading, name: str) 
     return Response(as_xlsx(made, over), headers=headers, media_type=XLSX_TYPE)
 
 
+def period_before(first: date, last: date) -> Period:
+    """The period of the same length just before: the month before for a month."""
+    until = first - timedelta(days=1)
+    since = month_of(until)[0] if month_of(first) == (first, last) else until - (last - first)
+    return Period(local_midnight(since), last_instant(until))
+
+
 def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequence[str]) -> APIRouter:
     """The routes of stats."""
     api = router()
     writes = Writes(service)
+    visits = Visits(service)
+    listening = asyncio.Semaphore(MOST_LISTENING)
+
+    async def login_needed(_: Request, error: Exception) -> Response:
+        assert isinstance(error, LoginNeeded)
+        return visits.form(error.back, error.message)
+
+    service.app.add_exception_handler(LoginNeeded, login_needed)
     dashboard = Dashboard(service, store, settings, topics)
 
     def directory() -> Directory:
@@ -202,7 +242,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
             raise forbidden("This is outside what your token reaches.")
 
     async def fresh(connection: Any) -> dict[str, Any]:
-        return await freshness(connection, service.store_queries["complete"], directory().site_code, topics)
+        return await freshness(connection, store, service.store_queries["complete"], directory(), topics)
 
     async def asked(who: Principal, period: Asked, *, named: bool = False) -> Question:
         agencies = agencies_of(period.agency, period.subtree)
@@ -379,18 +419,95 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
     async def rank(
         who: Asking,
         agency: Agency,
-        first: Annotated[Day, Query(alias="from")],
-        last: Annotated[Day, Query(alias="to")],
+        first: Annotated[Day | None, Query(alias="from")] = None,
+        last: Annotated[Day | None, Query(alias="to")] = None,
         subtree: bool = True,
+        of: Annotated[Literal["agency", "procedure"], Query(description="What is ranked.")] = "agency",
+        by: By = "receiving",
         as_of: Instant | None = None,
         known_at: Instant | None = None,
+        procedure: Code = None,
+        field: Code = None,
     ) -> dict[str, Any]:
-        """The agencies below one (with it) by their progress, the best first; small ones are named without figures."""
-        period = Asked(agency, first, last, subtree, "receiving", as_of, known_at)
+        """The agencies below one (with it), or its procedures, by their progress, the best first; by default of this month.
+
+        `moved` are the places gained since the period before, of the same length. Small ones are named without figures.
+        """
+        this = month_of(local_day(datetime.now(UTC)))
+        period = Asked(
+            agency, first or str(this[0]), last or str(this[1]), subtree, by, as_of, known_at, procedure, field
+        )
         question = await asked(who, period)
+        before = replace(question, period=period_before(period.first, period.last))
         async with service.pool.acquire() as connection:
-            rows = await store.figures_by(connection, question, "agency")
-        return page(ranking(rows, directory(), formulas_on(period.last), settings.group), 0, "agency")
+            rows = await store.figures_by(connection, question, of)
+            rows_before = await store.figures_by(connection, before, of)
+        formulas = formulas_on(period.last)
+        names = names_of(directory(), of)
+        items = moved(
+            ranking(rows, names, formulas, settings.group, of),
+            ranking(rows_before, names, formulas, settings.group, of),
+            of,
+        )
+        return page(items, 0, of)
+
+    @api.get("/v1/index766/levers", tags=["index"])
+    async def index_levers(
+        who: Asking,
+        agency: Agency,
+        first: Annotated[Day, Query(alias="from")],
+        last: Annotated[Day, Query(alias="to")],
+        subtree: bool = False,
+    ) -> dict[str, Any]:
+        """What would raise the index most: per metric the points that are missing, and for how many dossiers."""
+        period = Asked(agency, first, last, subtree)
+        question = await asked(who, period)
+        entry = directory().agency(period.agency)
+        async with service.pool.acquire() as connection:
+            index = await own_index(
+                store, connection, question, formulas_on(period.last), code=entry.code, name=entry.name
+            )
+        return page(levers(index), 0, "field")
+
+    @api.get("/v1/forecast", tags=["figures"])
+    async def get_forecast(
+        who: Asking,
+        agency: Agency,
+        subtree: bool = False,
+        days: Annotated[int, Query(ge=1, le=60)] = 7,
+        limit: Annotated[int, Query(ge=0, le=1000)] = PAGE,
+    ) -> dict[str, Any]:
+        """What falls due in the next days, how much of it will be late at the present pace, and which dossiers likeliest."""
+        code = known_agency(agency)
+        agencies = agencies_of(code, subtree)
+        may_ask(who, agencies, named=True)
+        now = datetime.now(UTC)
+        async with service.pool.acquire() as connection:
+            pace = await store.pace(connection, agencies, now)
+            pending = await store.open_until(connection, agencies, now, days)
+        found = forecast.chances(pace, pending, now, days)
+        return {
+            "agency": code,
+            "as_of": local_text(now),
+            "days": [
+                {"day": day.isoformat(), "due": due, "late": half_up(late)}
+                for day, due, late in forecast.by_day(found, now, days)
+            ],
+            "agencies": [
+                {"agency": whose, "due": due, "late": half_up(late)} for whose, due, late in forecast.by_agency(found)
+            ],
+            "dossiers": [
+                {
+                    "code": chance.dossier.code,
+                    "agency": chance.dossier.agency,
+                    "procedure": chance.dossier.procedure,
+                    "due_at": local_text(chance.dossier.due_at),
+                    "chance": half_up(chance.late),
+                }
+                for chance in found[:limit]
+            ],
+            "rule": forecast.RULE,
+        }
 
     @api.get("/v1/restatements", tags=["figures"])
     async def restatements(
@@ -423,10 +540,83 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         allow(who, Role.OPERATOR, Role.SERVICE)
         return (await rebuild(service, store)).as_dict()
 
+    # -- pages
+
+    def view_of(request: Request, agency: str | None, wall: bool) -> View:
+        """403 for who asks beyond what his token reaches; anybody sees any agency without its small groups."""
+        who, top = visits.visitor(request), dashboard.whole()
+        if who is not None and who.role not in READERS and who.role is not Role.ADMIN:
+            raise forbidden(f"The role {who.role} may not do this.")
+        chosen = agencies_of(known_agency(agency), False)[0] if agency else None
+        if who is None:
+            return View(chosen or top, wall=wall, chosen=chosen is not None)
+        own = who.agency if who.role in (*OWN_SCOPE, Role.LEADER) and who.agency in directory().agencies else None
+        alone = own is not None and who.role in OWN_SCOPE and not who.subtree
+        view = View(chosen or own or top, True, wall, chosen is not None, alone)
+        may_ask(who, sorted(directory().scope(view.agency, not alone)), named=True)
+        return view
+
     @api.get("/", tags=["public"], response_class=HTMLResponse)
-    async def page_for_all() -> HTMLResponse:
-        """The public page."""
-        return HTMLResponse(await dashboard.html())
+    async def page_for_all(request: Request, agency: Agency | None = None, wall: bool = False) -> HTMLResponse:
+        """The dashboard: for anybody without small groups, for who is logged in exactly and within his reach."""
+        return HTMLResponse(await dashboard.html(view_of(request, agency, wall)), headers=SAFE)
+
+    @api.get("/live", include_in_schema=False)
+    async def live(request: Request, agency: Agency | None = None, wall: bool = False) -> Response:
+        """Server-sent events: the version of the page's figures, whenever it changes."""
+        view = view_of(request, agency, wall)
+        if listening.locked():
+            raise Problem(503, "too-many", "Too many pages listen.", headers={"Retry-After": "30"})
+
+        async def stream() -> AsyncIterator[str]:
+            async with listening:
+                async for version in dashboard.versions(view):
+                    yield f"event: figures\ndata: {version}\n\n"
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @api.get("/dashboard.js", include_in_schema=False)
+    async def script() -> Response:
+        return Response(SCRIPT, media_type="text/javascript; charset=utf-8", headers={"Cache-Control": "max-age=3600"})
+
+    @api.get("/session", include_in_schema=False)
+    async def login_page() -> Response:
+        return visits.form(status=200)
+
+    @api.post("/session", include_in_schema=False)
+    async def log_in(request: Request) -> Response:
+        return await visits.begin(request)
+
+    @api.post("/session/end", include_in_schema=False)
+    async def log_out() -> Response:
+        return visits.end()
+
+    @api.get("/dossiers", include_in_schema=False)
+    async def behind_page(
+        request: Request,
+        who: Annotated[Principal, Depends(visits.known)],
+        period: Period_,
+        cell: str,
+        cursor: Cursor = None,
+    ) -> Response:
+        """The dossiers behind a number of the page; without a token the login form."""
+        if cell not in CELLS:
+            raise invalid(f"A cell is one of {', '.join(sorted(CELLS))}.", "/cell", "unknown-cell")
+        question = await asked(who, period, named=True)
+        async with service.pool.acquire() as connection:
+            rows = await store.behind(connection, question, cell, cursor or "", PAGE)
+        following = {**request.query_params, "cursor": rows[-1]["code"]} if len(rows) >= PAGE else None
+        return HTMLResponse(dossiers_page(rows, directory(), question, period.agency, cell, following), headers=SAFE)
+
+    @api.get("/report", include_in_schema=False)
+    async def report_for_page(
+        who: Annotated[Principal, Depends(visits.known)],
+        period: Period_,
+        rows: ii06a.Rows = "field",
+        form: Form = "html",
+    ) -> Response:
+        """Report II.06a for who is logged in on the page."""
+        return await report(who, period, rows, form)
 
     return api
 

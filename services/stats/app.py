@@ -1,8 +1,9 @@
 """The composition root of stats: settings, wiring, loops. Nothing else wires."""
 
-from services.stats.api import routes
+from services.stats.api import PAGES, routes
 from services.stats.handlers import Handlers
 from services.stats.published import ScheduledReports
+from services.stats.session import FORMS
 from services.stats.settings import StatsSettings
 from services.stats.snapshots import Snapshots
 from services.stats.store import Store
@@ -28,7 +29,8 @@ def create(settings: StatsSettings | None = None) -> Service:
         settings,
         title="Liên Thông: stats",
         description="Rolling processing indicators, report II.06a, the index of Decision 766, as known at any instant.",
-        open_paths=("/",),
+        open_paths=("/", *PAGES),
+        plain=FORMS,
     )
     store = Store()
     service.consume(TOPICS, Handlers(service, store).apply)

@@ -1,6 +1,6 @@
 """The figures as they are answered: counts of the store in the shapes of the contract."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -142,16 +142,17 @@ def _line(metric: str, counts: tuple[int, int] | None) -> dict[str, Any]:
     return {"code": metric, "numerator": numerator, "denominator": denominator}
 
 
-def ranking(rows: Sequence[Any], directory: Directory, formulas: Formulas, group: int) -> list[dict[str, Any]]:
-    """Agencies by their progress (the share not late), the best first; equal shares have equal ranks.
+def ranking(
+    rows: Sequence[Any], names: Mapping[str, str], formulas: Formulas, group: int, of: Part = "agency"
+) -> list[dict[str, Any]]:
+    """Agencies (or procedures) by their progress (the share not late), the best first; equal shares have equal ranks.
 
-    An agency with fewer than `group` dossiers is named without figures and without a rank.
+    One with fewer than `group` dossiers is named without figures and without a rank.
     """
     items: list[dict[str, Any]] = []
     small: list[dict[str, Any]] = []
     for row in rows:
-        agency = directory.agencies.get(row["part"])
-        head = {"agency": row["part"], "name": agency.name if agency is not None else None}
+        head = {of: row["part"], "name": names.get(row["part"])}
         counted = row["received"] + row["refused"]
         if counted < group:
             small.append({"rank": None, **head, "suppressed": True})
@@ -175,22 +176,73 @@ def ranking(rows: Sequence[Any], directory: Directory, formulas: Formulas, group
                 },
             }
         )
-    items.sort(key=lambda i: (-Fraction(i["progress"]["on_time"], i["progress"]["counted"]), i["agency"]))
+    items.sort(key=lambda i: (-Fraction(i["progress"]["on_time"], i["progress"]["counted"]), i[of]))
     for place, item in enumerate(items, 1):
         same = place > 1 and items[place - 2]["progress"]["ratio"] == item["progress"]["ratio"]
         item["rank"] = items[place - 2]["rank"] if same else place
     return items + small
 
 
-async def freshness(connection: Connection, complete: str, site: str, topics: Sequence[str]) -> dict[str, Any]:
-    """Up to which instant all that was recorded is counted: the lowest watermark; null while one has never come."""
+def moved(
+    items: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], of: Part = "agency"
+) -> list[dict[str, Any]]:
+    """A ranking with what has moved since the one before: places gained, and points of progress; null for the new."""
+    then = {item[of]: item for item in before if not item["suppressed"]}
+    told = []
+    for item in items:
+        old = then.get(item[of])
+        places, points = None, None
+        if old is not None and not item["suppressed"]:
+            places = old["rank"] - item["rank"]
+            points = half_up(Fraction(str(item["progress"]["score"])) - Fraction(str(old["progress"]["score"])))
+        told.append(item | {"moved": places, "score_moved": points})
+    return told
+
+
+def levers(index: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What would raise the score most: per metric of the index, how much is missing to its full score, for how many
+    dossiers, and what one of them is worth; the largest first."""
+    found: list[dict[str, Any]] = []
+
+    def add(field: str, score: float | None, most: float, missing: int, counted: int) -> None:
+        if score is None or missing <= 0 or not counted:
+            return
+        gain = Fraction(str(most)) - Fraction(str(score))
+        if gain > 0:
+            one = min(gain, gain / missing)
+            found.append({"field": field, "missing": missing, "gain": half_up(gain), "gain_each": float(round(one, 6))})
+
+    progress = index["progress"]
+    add("progress", progress["score"], progress["max"], progress["overdue"], progress["received"])
+    for group in ("transparency", "digitisation", "satisfaction"):
+        for line in index[group]:
+            if line["denominator"]:
+                missing = line["denominator"] - line["numerator"]
+                add(f"{group}.{line['code']}", line["score"], line["max"], missing, line["denominator"])
+    return sorted(found, key=lambda lever: (-lever["gain"], lever["field"]))
+
+
+async def freshness(
+    connection: Connection, store: Store, complete: str, directory: Directory, topics: Sequence[str]
+) -> dict[str, Any]:
+    """Up to which instant all that was recorded is counted: the lowest watermark; null while one has never come.
+
+    `missing` are this site's topics that have not said so yet. Of a lower site its last word is shown: a link keeps
+    order, so that all it recorded before has come.
+    """
     marks: dict[str, list[datetime | None]] = {}
     for row in await connection.fetch(complete):
         marks.setdefault(row["topic"], []).append(row["upto"])
     upto = [mark for topic in topics for mark in marks.get(topic, [None])]
     known = [mark for mark in upto if mark is not None]
     complete_to = local_text(min(known)) if len(known) == len(upto) else None
-    return {"complete_to": complete_to, "sites": [{"site": site, "complete_to": complete_to}]}
+    missing = [topic for topic in topics if None in marks.get(topic, [None])]
+    lower = [
+        {"site": row["site"], "complete_to": (word := local_text(row["recorded"])), "last_word": word, "missing": []}
+        for row in await connection.fetch(store["words"])
+    ]
+    own = {"site": directory.site_code, "complete_to": complete_to, "last_word": complete_to, "missing": missing}
+    return {"complete_to": complete_to, "sites": [own, *lower]}
 
 
 def suppressed(figures: Any, group: int) -> Any:

@@ -13,6 +13,7 @@ from services.stats.indicator import (
     Dossier,
     Event,
     LegAct,
+    Micros,
     Progress,
     Revision,
     cells,
@@ -30,7 +31,15 @@ from shared.service import Service
 from shared.store.inbox import Fault, Received
 from shared.store.pool import Connection
 
+COPIES = "lienthong.copy.v1"
+WORD_EVERY = 1_000_000  # microseconds
 HISTORY_IS_NEW = 3_600_000_000  # microseconds between the first and the last line of a dossier in one import
+
+
+def site_of(source: str) -> str | None:
+    """The site in an event's source, /sites/H55.242/intake."""
+    parts = source.split("/")
+    return parts[2] if len(parts) > 2 and parts[1] == "sites" else None
 
 
 def event_of(received: Received) -> Event:
@@ -81,6 +90,7 @@ class Handlers:
 
     def __init__(self, service: Service, store: Store) -> None:
         self._service, self._store = service, store
+        self._words: dict[str, Micros] = {}  # of lower sites, as last written by this process
 
     async def apply(self, connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
         faults: dict[int, Fault] = {}
@@ -119,7 +129,20 @@ class Handlers:
         await self._store.put(connection, "documents_put", documents)
         if moved:
             await connection.execute(self._store["moved_put"], sorted(moved))
+        await self._remember_words(connection, events)
         return faults
+
+    async def _remember_words(self, connection: Connection, events: Sequence[Received]) -> None:
+        """What lower sites said last. Written once a second of theirs: the row is one, and the batches are many."""
+        said: dict[str, datetime] = {}
+        for received in events:
+            envelope = received.envelope
+            if envelope.topic == COPIES and (site := site_of(envelope.source)):
+                said[site] = max(envelope.recorded, said.get(site, envelope.recorded))
+        new = {site: at for site, at in said.items() if micros(at) >= self._words.get(site, 0) + WORD_EVERY}
+        if new:
+            await self._store.put(connection, "words_put", sorted(new.items()))
+            self._words |= {site: micros(at) for site, at in new.items()}
 
     async def _dossiers(
         self,

@@ -144,7 +144,9 @@ class ScheduledReports:
             if not due:
                 return []
             complete = (
-                await freshness(connection, self._service.store_queries["complete"], directory.site_code, self._topics)
+                await freshness(
+                    connection, self._store, self._service.store_queries["complete"], directory, self._topics
+                )
             )["complete_to"]
             published = []
             for period, wanted in due:

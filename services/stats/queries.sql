@@ -3,14 +3,39 @@
 -- {side} is the agency that is meant.
 
 -- name: seen
--- What was pending at that instant, and what had ended or been refused since the start: two ranges of two indexes.
+-- What was pending at that instant, and what had ended or been refused since the start. The conditions on lengths are those
+-- of the partial indexes, word for word: each branch reads one of them, within a range that does not grow with history.
 (SELECT * FROM {schema}.{table}
- WHERE phase = 'pending' AND {side} = ANY ($1::text[])
-   AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4 AND known_to > $4
+ WHERE phase = 'pending' AND known_to = 'infinity' AND valid_to - valid_from <= interval '32 days'
+   AND {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_from > $3 - interval '768 hours'
+   AND valid_to > $3 AND known_from <= $4
+ UNION ALL
+ SELECT * FROM {schema}.{table}
+ WHERE phase = 'pending' AND known_to = 'infinity' AND valid_to - valid_from > interval '32 days'
+   AND {side} = ANY ($1::text[]) AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4
+ UNION ALL
+ SELECT * FROM {schema}.{table}
+ WHERE phase = 'pending' AND known_to < 'infinity' AND known_to - known_from <= interval '32 days'
+   AND {side} = ANY ($1::text[]) AND known_from <= $4 AND known_from > $4 - interval '768 hours'
+   AND known_to > $4 AND valid_from <= $3 AND valid_to > $3
+ UNION ALL
+ SELECT * FROM {schema}.{table}
+ WHERE phase = 'pending' AND known_to < 'infinity' AND known_to - known_from > interval '32 days'
+   AND {side} = ANY ($1::text[]) AND known_to > $4 AND known_from <= $4 AND valid_from <= $3 AND valid_to > $3
  UNION ALL
  SELECT * FROM {schema}.{table}
  WHERE phase <> 'pending' AND {side} = ANY ($1::text[]) AND ended_at >= $2 AND ended_at <= $3
    AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4 AND known_to > $4) seen
+
+-- name: seen_working
+-- The legs of that agency, and the dossiers that it works on itself: no other has a leg of theirs by then. {legs} and {own}
+-- are what is seen of both.
+(SELECT * FROM {legs}
+ UNION ALL
+ SELECT * FROM {own} WHERE NOT EXISTS (
+     SELECT 1 FROM {schema}.leg_fact l
+     WHERE l.dossier = seen.code AND l.phase <> 'refused'
+       AND l.valid_from <= $3 AND l.valid_to > $3 AND l.known_from <= $4 AND l.known_to > $4)) seen
 
 -- name: dossiers_lock
 SELECT code, topic, agency, procedure, field, channel, state, confidential, began, acts
@@ -340,6 +365,40 @@ SELECT day, sum(received)::int AS received, sum(resolved)::int AS resolved FROM 
     FROM {schema}.fact WHERE agency = ANY ($1::text[]) AND ended_at >= $2 AND phase = 'ended'
                          AND valid_to = 'infinity' AND known_to = 'infinity') acts
 GROUP BY day ORDER BY day
+
+-- name: overdue_now
+-- What is overdue at $2, by the agency that has it (the one with an open leg, else its own) and the one that received it.
+SELECT coalesce(l.agency, f.agency) AS holder, f.agency, count(*) AS overdue, min(f.due_at) AS oldest
+FROM {schema}.fact f LEFT JOIN LATERAL (
+    SELECT agency FROM {schema}.leg_fact l
+    WHERE l.dossier = f.code AND l.phase = 'pending' AND l.valid_to = 'infinity' AND l.known_to = 'infinity'
+    ORDER BY l.received_at DESC, l.transfer LIMIT 1) l ON true
+WHERE f.phase = 'pending' AND f.agency = ANY ($1::text[]) AND f.valid_to = 'infinity' AND f.known_to = 'infinity'
+  AND (f.pause_late OR (NOT f.paused AND f.due_at < $2))
+GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 25
+
+-- name: durations
+-- How long what ended since $2 took, in seconds, pauses counted.
+SELECT agency, procedure, extract(epoch FROM ended_at - received_at)::float8 AS seconds FROM {schema}.fact
+WHERE phase = 'ended' AND agency = ANY ($1::text[]) AND ended_at >= $2 AND ended_at <= $3
+  AND valid_to = 'infinity' AND known_to = 'infinity' AND phase <> 'pending'
+ORDER BY ended_at DESC LIMIT 200000
+
+-- name: open_until
+-- What is pending, not paused, and due from $2 to before $3.
+SELECT code, agency, procedure, received_at, due_at FROM {schema}.fact
+WHERE phase = 'pending' AND agency = ANY ($1::text[]) AND valid_to = 'infinity' AND known_to = 'infinity'
+  AND NOT paused AND due_at >= $2 AND due_at < $3
+ORDER BY due_at, code
+
+-- name: words
+-- When what each lower site said last was recorded there.
+SELECT site, recorded FROM {schema}.site_word ORDER BY site
+
+-- name: words_put
+INSERT INTO {schema}.site_word (site, recorded)
+SELECT * FROM unnest($1::text[], $2::timestamptz[]) AS w(site, recorded) ORDER BY site
+ON CONFLICT (site) DO UPDATE SET recorded = greatest(site_word.recorded, excluded.recorded)
 
 -- name: snapshot_lock
 SELECT pg_try_advisory_xact_lock(hashtextextended('lienthong-stats-snapshot', 0))

@@ -1,13 +1,14 @@
 """All SQL of stats: the writes of a batch, and the questions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 import orjson
 
+from services.stats.forecast import LOOKS_BACK, Done, Open, Pace
 from services.stats.indicator import (
     Act,
     Changes,
@@ -20,14 +21,20 @@ from services.stats.indicator import (
     in_order,
     instant_of,
     leg_rectangles,
+    local_midnight,
 )
+from shared.contracts.codes import local_day
 from shared.store.pool import Connection
 from shared.store.queries import Queries
 
 By = Literal["receiving", "deciding", "working"]
 Part = Literal["agency", "field", "procedure"]
 
-SIDES = {"receiving": ("fact", "agency"), "deciding": ("fact", "deciding"), "working": ("working", "agency")}
+SIDES: Mapping[By, tuple[str, str]] = {
+    "receiving": ("fact", "agency"),
+    "deciding": ("fact", "deciding"),
+    "working": ("working", "agency"),
+}
 PARTS = (  # the statements that ask by a side
     *("figures", "figures_by", "figures_index", "extended", "rated"),
     *("behind", "behind_extended", "behind_rated"),
@@ -67,13 +74,17 @@ class Store:
     def __init__(self, schema: str = "stats") -> None:
         self._queries = Queries("services.stats", schema)
         self._by = {
-            (name, by): self._queries[name]
-            .replace("{seen}", self._queries["seen"])
-            .replace("{table}", table)
-            .replace("{side}", side)
-            for by, (table, side) in SIDES.items()
+            (name, by): self._queries[name].replace("{seen}", self._seen(by)).replace("{side}", side)
+            for by, (_, side) in SIDES.items()
             for name in PARTS
         }
+
+    def _seen(self, by: By) -> str:
+        table, side = SIDES[by]
+        seen = self._queries["seen"].replace("{table}", table).replace("{side}", side)
+        if by != "working":
+            return seen
+        return self._queries["seen_working"].replace("{legs}", seen).replace("{own}", self._seen("receiving"))
 
     def __getitem__(self, name: str) -> str:
         return self._queries[name]
@@ -186,6 +197,17 @@ class Store:
         row = await connection.fetchrow(self._queries["documents"], *question.parameters[:4])
         assert row is not None
         return row
+
+    async def pace(self, connection: Connection, agencies: Sequence[str], now: datetime) -> Pace:
+        """How long dossiers of these agencies take at present."""
+        rows = await connection.fetch(self._queries["durations"], list(agencies), now - LOOKS_BACK, now)
+        return Pace(Done(row["agency"], row["procedure"], row["seconds"]) for row in rows)
+
+    async def open_until(self, connection: Connection, agencies: Sequence[str], now: datetime, days: int) -> list[Open]:
+        """The dossiers that fall due from now to the end of the last of so many local days."""
+        end = local_midnight(local_day(now) + timedelta(days=days))
+        rows = await connection.fetch(self._queries["open_until"], list(agencies), now, end)
+        return [Open(r["code"], r["agency"], r["procedure"], r["received_at"], r["due_at"]) for r in rows]
 
     async def petitions(self, connection: Connection, question: Question) -> Any:
         row = await connection.fetchrow(self._queries["petitions"], *question.parameters[:4])

@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -426,9 +427,90 @@ async def test_the_dashboard_is_open_and_self_contained(asking: httpx.AsyncClien
     page = answer.text
     assert '<html lang="vi">' in page
     assert "Thái Nguyên" in page
-    assert "<script" not in page
-    assert "src=" not in page
+    assert re.findall(r'<script src="([^"]*)" defer></script>', page) == ["/dashboard.js"]
+    assert page.count("<script") == page.count("src=") == 1
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+async def test_the_pages_know_who_asks(asking: httpx.AsyncClient) -> None:
+    asked = {"agency": COMMUNE, **MARCH, "cell": "pending.overdue"}
+    leader = asking.headers["Authorization"].removeprefix("Bearer ")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with httpx.AsyncClient(base_url=asking.base_url, trust_env=False) as anybody:
+        answer = await anybody.get("/dossiers", params=asked)
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert '<input id="token" name="token"' in answer.text
+        assert (await anybody.get("/report", params={"agency": COMMUNE, **MARCH})).status_code == 401
+        wrong = await anybody.post("/session", content="token=nothing&back=//elsewhere", headers=form)
+        assert wrong.status_code == 401
+        assert 'name="back" value="/"' in wrong.text
+        foreign = await anybody.post(
+            "/session", content=f"token={leader}", headers={**form, "Sec-Fetch-Site": "cross-site"}
+        )
+        assert foreign.status_code == 403
+        done = await anybody.post("/session", content=f"token={leader}&back=/?wall=true", headers=form)
+        assert (done.status_code, done.headers["location"]) == (303, "/?wall=true")
+        assert "HttpOnly" in done.headers["set-cookie"]
+        assert "Không có hồ sơ nào." in (await anybody.get("/dossiers", params=asked)).text
+        assert (await anybody.get("/v1/indicators", params={"agency": COMMUNE, **MARCH})).status_code == 401
+        assert (await anybody.get("/", params={"agency": "H99"})).status_code == 404
+        await anybody.post("/session/end", headers=form)
+        assert (await anybody.get("/dossiers", params=asked)).status_code == 401
+
+
+async def test_the_page_is_told_when_figures_change(site: RunningSite) -> None:
+    client = site.client("stats")
+    async with client.stream("GET", "/live") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        told: list[str] = []
+        async for line in stream.aiter_lines():
+            if line.startswith("data: ") and line not in told:
+                told.append(line)
+                if len(told) == 2:
+                    break
+                life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+                life.now = datetime.now(UTC) - timedelta(hours=1)
+                life.recorded = life.now
+                life.receive()
+                await publish(site, [(life.agency, life.events)])
+    assert len(told) == 2
+
+
+async def test_ranking_moves_levers_and_forecast(site: RunningSite) -> None:
+    await publish(site, register(7, 60))
+    client = site.client("stats")
+    asked = {"agency": "H55", "from": "2026-02-01", "to": "2026-02-28"}
+    items = (await get(client, "/v1/ranking", **asked))["items"]
+    before = (await get(client, "/v1/ranking", **{**asked, "from": "2026-01-01", "to": "2026-01-31"}))["items"]
+    ranks = {item["agency"]: item for item in before if not item["suppressed"]}
+    assert any(item["moved"] is not None for item in items)
+    for item in items:
+        if item["moved"] is not None:
+            assert item["moved"] == ranks[item["agency"]]["rank"] - item["rank"]
+    procedures = (await get(client, "/v1/ranking", of="procedure", **asked))["items"]
+    assert {item["procedure"] for item in procedures} == {"1.001193", "1.004222"}
+    assert (await get(client, "/v1/ranking", agency="H55"))["items"] is not None
+
+    subtree = {**asked, "subtree": "true"}
+    index = await get(client, "/v1/index766", **subtree)
+    levers = (await get(client, "/v1/index766/levers", **subtree))["items"]
+    assert [lever["gain"] for lever in levers] == sorted((lever["gain"] for lever in levers), reverse=True)
+    late = next(lever for lever in levers if lever["field"] == "progress")
+    assert late["missing"] == index["progress"]["overdue"]
+    assert late["gain"] == pytest.approx(20 - index["progress"]["score"])
+
+    life = Life(f"{COMMUNE}-260303-0009", COMMUNE, random.Random(1))
+    life.now = life.recorded = datetime.now(UTC) - timedelta(hours=1)
+    due = datetime.now(UTC) + timedelta(days=1)
+    life.some_due = lambda: due  # type: ignore[method-assign]
+    life.receive()
+    await publish(site, [(life.agency, life.events)])
+    ahead = await get(client, "/v1/forecast", agency=COMMUNE)
+    assert [dossier["code"] for dossier in ahead["dossiers"]] == [life.code]
+    assert sum(day["due"] for day in ahead["days"]) == 1
+    assert sum(day["late"] for day in ahead["days"]) == pytest.approx(ahead["dossiers"][0]["chance"])
+    officer = site.client("stats", Role.OFFICER, "H55.17")
+    assert (await officer.get("/v1/forecast", params={"agency": COMMUNE})).status_code == 403
 
 
 async def test_the_index_over_http(asking: httpx.AsyncClient) -> None:
