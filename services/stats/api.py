@@ -542,9 +542,9 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
 
     # -- pages
 
-    def view_of(request: Request, agency: str | None, wall: bool) -> View:
+    async def view_of(request: Request, agency: str | None, wall: bool) -> View:
         """403 for who asks beyond what his token reaches; anybody sees any agency without its small groups."""
-        who, top = visits.visitor(request), dashboard.whole()
+        who, top = await visits.visitor(request), dashboard.whole()
         if who is not None and who.role not in READERS and who.role is not Role.ADMIN:
             raise forbidden(f"The role {who.role} may not do this.")
         chosen = agencies_of(known_agency(agency), False)[0] if agency else None
@@ -559,12 +559,12 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
     @api.get("/", tags=["public"], response_class=HTMLResponse)
     async def page_for_all(request: Request, agency: Agency | None = None, wall: bool = False) -> HTMLResponse:
         """The dashboard: for anybody without small groups, for who is logged in exactly and within his reach."""
-        return HTMLResponse(await dashboard.html(view_of(request, agency, wall)), headers=SAFE)
+        return HTMLResponse(await dashboard.html(await view_of(request, agency, wall)), headers=SAFE)
 
     @api.get("/live", include_in_schema=False)
     async def live(request: Request, agency: Agency | None = None, wall: bool = False) -> Response:
         """Server-sent events: the version of the page's figures, whenever it changes."""
-        view = view_of(request, agency, wall)
+        view = await view_of(request, agency, wall)
         if listening.locked():
             raise Problem(503, "too-many", "Too many pages listen.", headers={"Retry-After": "30"})
 

@@ -38,6 +38,7 @@ def create(settings: StatsSettings | None = None) -> Service:
     service.app.include_router(routes(service, store, settings, TOPICS))
     snapshots = Snapshots(service, store, settings.snapshot_every, settings.group)
     service.run_always("snapshots", snapshots.run)
+    service.on_observe(snapshots.observe)
     reports = ScheduledReports(service, store, TOPICS, settings.reports_every)
     service.run_always("reports", reports.run, silent_for=60.0 + settings.reports_every)
     return service

@@ -391,6 +391,12 @@ WHERE phase = 'pending' AND agency = ANY ($1::text[]) AND valid_to = 'infinity' 
   AND NOT paused AND due_at >= $2 AND due_at < $3
 ORDER BY due_at, code
 
+-- name: site_now
+SELECT count(*) AS pending, count(*) FILTER (WHERE pause_late OR (NOT paused AND due_at < now())) AS overdue,
+       count(*) FILTER (WHERE NOT paused AND due_at >= now() AND due_at < now() + interval '24 hours') AS due,
+       coalesce((SELECT max(number) FROM {schema}.restatement), 0) AS restatements
+FROM {schema}.fact WHERE phase = 'pending' AND agency = ANY ($1::text[]) AND valid_to = 'infinity' AND known_to = 'infinity'
+
 -- name: words
 -- When what each lower site said last was recorded there.
 SELECT site, recorded FROM {schema}.site_word ORDER BY site

@@ -35,20 +35,20 @@ class Visits:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def visitor(self, request: Request) -> Principal | None:
+    async def visitor(self, request: Request) -> Principal | None:
         """None: nobody, or one whose session has ended."""
         principal: Principal | None = request.state.principal
         token = request.cookies.get(COOKIE, "")
         if principal is None and token:
             try:
-                return self._service.tokens.verify(token)
+                return await self._service.asgi.authenticate(token)
             except TokenRefused:
                 return None
         return principal
 
-    def known(self, request: Request) -> Principal:
+    async def known(self, request: Request) -> Principal:
         """A dependency of pages that need a token. Raises LoginNeeded."""
-        principal = self.visitor(request)
+        principal = await self.visitor(request)
         if principal is None:
             raise LoginNeeded(f"{request.url.path}?{request.url.query}")
         return principal
@@ -68,7 +68,7 @@ class Visits:
         try:
             if len(token) > LONGEST_TOKEN:
                 raise TokenRefused("the token is too long")
-            self._service.tokens.verify(token)
+            await self._service.asgi.authenticate(token)
         except TokenRefused:
             raise LoginNeeded(back, "Mã này không đúng hoặc đã hết hạn.") from None
         answer = RedirectResponse(back, 303)

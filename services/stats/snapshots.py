@@ -21,6 +21,7 @@ from services.stats.store import Question, Store
 from shared.contracts.codes import local_day, uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import IndicatorRestated, IndicatorSnapshot
+from shared.observe.metrics import DOSSIERS, RESTATEMENTS
 from shared.service import Service
 from shared.store.pool import TRANSIENT_ERRORS, Connection
 
@@ -62,6 +63,16 @@ class Snapshots:
                 log.warning("snapshots-not-published", error=type(error).__name__)
             worked = time.monotonic() - began
             await asyncio.sleep(max(0.0 if told == AT_ONCE else self._every, SHARE * worked))
+
+    async def observe(self, connection: Any) -> None:
+        """The site's dossiers as gauges, when they are asked for."""
+        if not self._service.directory.loaded:
+            return
+        agencies = sorted(self._service.directory.current.agencies)
+        row = await connection.fetchrow(self._store["site_now"], agencies)
+        for state in ("pending", "overdue", "due"):
+            self._service.metrics.set(DOSSIERS, row[state], state)
+        self._service.metrics.set(RESTATEMENTS, row["restatements"])
 
     async def publish(self) -> int:
         """One round; returns how many agencies it told of."""

@@ -223,6 +223,21 @@ SEND_SECONDS: Final = Metric(
     "histogram", "send_seconds", "seconds", "How long a provider takes.", ("provider",), _SECONDS, ("notify",)
 )
 
+# -- stats: what the site has before it, as a whole; by agency only with a token
+
+DOSSIERS: Final = Metric(
+    "gauge",
+    "dossiers",
+    "",
+    "Dossiers of the site now: pending, overdue, and those that fall due within a day and are not overdue.",
+    ("state",),
+    (),
+    ("stats",),
+)
+RESTATEMENTS: Final = Metric(
+    "gauge", "restatements", "", "Changes of figures of periods that were closed or asked for.", (), (), ("stats",)
+)
+
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in dict(globals()).values() if isinstance(value, Metric))
 
 
