@@ -28,8 +28,7 @@
    AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4 AND known_to > $4) seen
 
 -- name: seen_working
--- The legs of that agency, and the dossiers that it works on itself: no other has a leg of theirs by then. {legs} and {own}
--- are what is seen of both.
+-- The legs of that agency, and the dossiers that it works on itself: no other has a leg of theirs by then.
 (SELECT * FROM {legs}
  UNION ALL
  SELECT * FROM {own} WHERE NOT EXISTS (
