@@ -11,7 +11,7 @@ import pytest
 from services.stats.app import MIGRATIONS
 from services.stats.indicator import Period
 from services.stats.store import Question, Store
-from tests.bench.province import agencies, seed
+from tests.figures_seed import agencies, seed
 from tests.harness import Backing
 
 DOSSIERS = 200_000  # over ten years: some 20,000 a year, 600 pending at any time

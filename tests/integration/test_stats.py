@@ -361,6 +361,61 @@ async def test_a_snapshot_is_published_without_small_groups(site: RunningSite) -
         assert all(n is None or n == 0 or n >= 5 for n in current[-1]["figures"][block].values())
 
 
+async def test_the_page_is_told_when_figures_change(site: RunningSite) -> None:
+    client = site.client("stats")
+    async with client.stream("GET", "/live") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        told: list[str] = []
+        async for line in stream.aiter_lines():
+            if line.startswith("data: ") and line not in told:
+                told.append(line)
+                if len(told) == 2:
+                    break
+                life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+                life.now = datetime.now(UTC) - timedelta(hours=1)
+                life.recorded = life.now
+                life.receive()
+                await publish(site, [(life.agency, life.events)])
+    assert len(told) == 2
+
+
+async def test_ranking_moves_levers_and_forecast(site: RunningSite) -> None:
+    await publish(site, register(7, 60))
+    client = site.client("stats")
+    asked = {"agency": "H55", "from": "2026-02-01", "to": "2026-02-28"}
+    items = (await get(client, "/v1/ranking", **asked))["items"]
+    before = (await get(client, "/v1/ranking", **{**asked, "from": "2026-01-01", "to": "2026-01-31"}))["items"]
+    ranks = {item["agency"]: item for item in before if not item["suppressed"]}
+    assert any(item["moved"] is not None for item in items)
+    for item in items:
+        if item["moved"] is not None:
+            assert item["moved"] == ranks[item["agency"]]["rank"] - item["rank"]
+    procedures = (await get(client, "/v1/ranking", of="procedure", **asked))["items"]
+    assert {item["procedure"] for item in procedures} == {"1.001193", "1.004222"}
+    assert (await get(client, "/v1/ranking", agency="H55"))["items"] is not None
+
+    subtree = {**asked, "subtree": "true"}
+    index = await get(client, "/v1/index766", **subtree)
+    levers = (await get(client, "/v1/index766/levers", **subtree))["items"]
+    assert [lever["gain"] for lever in levers] == sorted((lever["gain"] for lever in levers), reverse=True)
+    late = next(lever for lever in levers if lever["field"] == "progress")
+    assert late["missing"] == index["progress"]["overdue"]
+    assert late["gain"] == pytest.approx(20 - index["progress"]["score"])
+
+    life = Life(f"{COMMUNE}-260303-0009", COMMUNE, random.Random(1))
+    life.now = life.recorded = datetime.now(UTC) - timedelta(hours=1)
+    due = datetime.now(UTC) + timedelta(days=1)
+    life.some_due = lambda: due  # type: ignore[method-assign]
+    life.receive()
+    await publish(site, [(life.agency, life.events)])
+    ahead = await get(client, "/v1/forecast", agency=COMMUNE)
+    assert [dossier["code"] for dossier in ahead["dossiers"]] == [life.code]
+    assert sum(day["due"] for day in ahead["days"]) == 1
+    assert sum(day["late"] for day in ahead["days"]) == pytest.approx(ahead["dossiers"][0]["chance"])
+    officer = site.client("stats", Role.OFFICER, "H55.17")
+    assert (await officer.get("/v1/forecast", params={"agency": COMMUNE})).status_code == 403
+
+
 async def test_promise_10_who_may_ask_what(site: RunningSite) -> None:
     asked = {"agency": COMMUNE, **MARCH}
     below = {"agency": "H55", "subtree": "true", **MARCH}
@@ -456,61 +511,6 @@ async def test_the_pages_know_who_asks(asking: httpx.AsyncClient) -> None:
         assert (await anybody.get("/", params={"agency": "H99"})).status_code == 404
         await anybody.post("/session/end", headers=form)
         assert (await anybody.get("/dossiers", params=asked)).status_code == 401
-
-
-async def test_the_page_is_told_when_figures_change(site: RunningSite) -> None:
-    client = site.client("stats")
-    async with client.stream("GET", "/live") as stream:
-        assert stream.headers["content-type"].startswith("text/event-stream")
-        told: list[str] = []
-        async for line in stream.aiter_lines():
-            if line.startswith("data: ") and line not in told:
-                told.append(line)
-                if len(told) == 2:
-                    break
-                life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
-                life.now = datetime.now(UTC) - timedelta(hours=1)
-                life.recorded = life.now
-                life.receive()
-                await publish(site, [(life.agency, life.events)])
-    assert len(told) == 2
-
-
-async def test_ranking_moves_levers_and_forecast(site: RunningSite) -> None:
-    await publish(site, register(7, 60))
-    client = site.client("stats")
-    asked = {"agency": "H55", "from": "2026-02-01", "to": "2026-02-28"}
-    items = (await get(client, "/v1/ranking", **asked))["items"]
-    before = (await get(client, "/v1/ranking", **{**asked, "from": "2026-01-01", "to": "2026-01-31"}))["items"]
-    ranks = {item["agency"]: item for item in before if not item["suppressed"]}
-    assert any(item["moved"] is not None for item in items)
-    for item in items:
-        if item["moved"] is not None:
-            assert item["moved"] == ranks[item["agency"]]["rank"] - item["rank"]
-    procedures = (await get(client, "/v1/ranking", of="procedure", **asked))["items"]
-    assert {item["procedure"] for item in procedures} == {"1.001193", "1.004222"}
-    assert (await get(client, "/v1/ranking", agency="H55"))["items"] is not None
-
-    subtree = {**asked, "subtree": "true"}
-    index = await get(client, "/v1/index766", **subtree)
-    levers = (await get(client, "/v1/index766/levers", **subtree))["items"]
-    assert [lever["gain"] for lever in levers] == sorted((lever["gain"] for lever in levers), reverse=True)
-    late = next(lever for lever in levers if lever["field"] == "progress")
-    assert late["missing"] == index["progress"]["overdue"]
-    assert late["gain"] == pytest.approx(20 - index["progress"]["score"])
-
-    life = Life(f"{COMMUNE}-260303-0009", COMMUNE, random.Random(1))
-    life.now = life.recorded = datetime.now(UTC) - timedelta(hours=1)
-    due = datetime.now(UTC) + timedelta(days=1)
-    life.some_due = lambda: due  # type: ignore[method-assign]
-    life.receive()
-    await publish(site, [(life.agency, life.events)])
-    ahead = await get(client, "/v1/forecast", agency=COMMUNE)
-    assert [dossier["code"] for dossier in ahead["dossiers"]] == [life.code]
-    assert sum(day["due"] for day in ahead["days"]) == 1
-    assert sum(day["late"] for day in ahead["days"]) == pytest.approx(ahead["dossiers"][0]["chance"])
-    officer = site.client("stats", Role.OFFICER, "H55.17")
-    assert (await officer.get("/v1/forecast", params={"agency": COMMUNE})).status_code == 403
 
 
 async def test_the_index_over_http(asking: httpx.AsyncClient) -> None:
