@@ -58,7 +58,12 @@ class Job:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="NDJSON or CSV; either may be gzip.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="NDJSON or CSV (also a register with Vietnamese headers); either may be gzip."
+        ),
+    ],
     data: Data = None,
     mode: Annotated[
         Mode, typer.Option(help="live: with transfers and notices. history: states and figures only.")
@@ -80,6 +85,7 @@ def import_(
     Examples:
       lienthong import register.ndjson.gz --data ./data/site --mode history
       lienthong import register.csv --data ./data/site --dry-run
+      lienthong import so-theo-doi.csv --data ./data/site --mode history
       lienthong import register.csv.refused.csv --data ./data/site
     """
     if not file.is_file():
@@ -185,7 +191,7 @@ def _refusal(chunk: Chunk, answer: Mapping[str, Any]) -> dict[str, str]:
     place = answer["line"] - 1
     error = answer["error"]
     row = {
-        "line": str(chunk.first + place),
+        "line": str(chunk.numbers[place]),
         "error": f"{error['code']}: {error['detail']}",
         "pointer": error.get("pointer", ""),
     }

@@ -1,7 +1,7 @@
 """Import lines in a file: NDJSON or CSV, plain or gzip, cut into chunks; and CSV written from refused lines.
 
 CSV has a column for each field, the names of nested ones joined by dots (`applicant.name`, `components.0.name`); an empty
-cell is a field that is not there.
+cell is a field that is not there. A register as one-stop desks keep it, with Vietnamese headers, is read too: register.py.
 """
 
 import csv
@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from deploy.cli.errors import CommandFailed
+from deploy.cli.register import is_register, lines_of, unknown_headers
 
 MAX_LINES, MAX_BYTES = 5000, 8 << 20  # half of what a request may hold
 GZIP = b"\x1f\x8b"
@@ -33,10 +34,14 @@ _NUMBER = re.compile(r"-?\d+")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Lines that are sent together; `first` is the number of the first in its file, from 1."""
+    """Lines that are sent together, each with the number of its line or row in its file, from 1."""
 
-    first: int
+    numbers: Sequence[int]
     lines: Sequence[bytes]
+
+    @property
+    def first(self) -> int:
+        return self.numbers[0]
 
     @property
     def body(self) -> bytes:
@@ -54,17 +59,16 @@ def digest_of(file: Path) -> str:
 
 def chunks_of(file: Path) -> Iterator[Chunk]:
     """The file's lines in order, in chunks of at most MAX_LINES and MAX_BYTES. Raises CommandFailed, OSError."""
-    first, lines, size = 1, list[bytes](), 0
+    numbers, lines, size = list[int](), list[bytes](), 0
     for number, line in _numbered(file):
         if lines and (len(lines) >= MAX_LINES or size + len(line) + 1 > MAX_BYTES):
-            yield Chunk(first, lines)
-            first, lines, size = number, [], 0
-        if not lines:
-            first = number
+            yield Chunk(numbers, lines)
+            numbers, lines, size = [], [], 0
+        numbers.append(number)
         lines.append(line)
         size += len(line) + 1
     if lines:
-        yield Chunk(first, lines)
+        yield Chunk(numbers, lines)
 
 
 def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -76,7 +80,7 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
             if name.endswith(".csv"):
                 # A row may span lines; a chunk's lines are counted as rows, the header being the first.
                 with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-                    yield from enumerate(_rows(text), start=2)
+                    yield from _rows(text)
             else:
                 yield from enumerate((line.rstrip(b"\r\n") for line in stream), start=1)
     except (gzip.BadGzipFile, EOFError):
@@ -87,13 +91,24 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
         raise CommandFailed(f"{file.name}: this is no CSV: {error}.") from None
 
 
-def _rows(text: io.TextIOWrapper) -> Iterator[bytes]:
+def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
+    """The lines of a CSV, with the number of their row: one a row, or as many as a register's row tells of."""
     header = text.readline()
     # A spreadsheet in Vietnam writes semicolons.
-    delimiter = ";" if header.count(";") > header.count(",") else ","
+    delimiter = max(",;\t", key=header.count)
     names = next(csv.reader([header], delimiter=delimiter), [])
-    for row in csv.reader(text, delimiter=delimiter):
-        yield line_of_row(dict(zip(names, row, strict=False)))
+    register = is_register(names)
+    if register and (unknown := unknown_headers(names)):
+        raise CommandFailed(
+            f"These headers of the register are not known: {', '.join(unknown)}; rename or remove them."
+        )
+    for number, row in enumerate(csv.reader(text, delimiter=delimiter), start=2):
+        cells = dict(zip(names, row, strict=False))
+        if register:
+            for line in lines_of(cells):
+                yield number, orjson.dumps(line)
+        else:
+            yield number, line_of_row(cells)
 
 
 def line_of_row(row: Mapping[str, str]) -> bytes:

@@ -26,6 +26,7 @@ from shared.web.writes import replayed, request_key
 
 PAGE = 100
 LINES = "application/x-ndjson"
+_LINES_SCHEMA = {"schema": {"type": "string"}}
 
 # Who may do what (the contract's 'Principals'); admin may do all.
 ROLES: dict[str, tuple[Role, ...]] = {
@@ -135,7 +136,8 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         tags=["imports"],
         response_class=Response,
         responses={200: {"content": {LINES: {}}}},
-        openapi_extra=READS | {"requestBody": {"required": False, "content": {LINES: {"schema": {"type": "string"}}}}},
+        openapi_extra=READS
+        | {"requestBody": {"required": False, "content": dict.fromkeys((LINES, "text/plain"), _LINES_SCHEMA)}},
     )
     async def run_import(
         request: Request,

@@ -1,6 +1,5 @@
 """The public catalogue: procedures (thủ tục hành chính) and agencies, open to anybody, searched with or without tones."""
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Query
 from shared.clock import Calendar
 from shared.contracts.codes import AgencyCode
 from shared.contracts.events import Level
+from shared.contracts.folding import fold
 from shared.directory.bundle import AgencyEntry, Online, ProcedureEntry
 from shared.directory.directory import Directory, DirectoryError
 from shared.service import Service
@@ -91,12 +91,6 @@ def catalogue_routes(service: Service) -> APIRouter:
             raise not_found("This agency") from None
 
     return routes
-
-
-def fold(text: str) -> str:
-    """Text as it is searched: without tones and marks, đ as d, in small letters."""
-    bare = unicodedata.normalize("NFD", text.casefold().replace("đ", "d"))
-    return "".join(character for character in bare if not unicodedata.combining(character))
 
 
 class Texts(NamedTuple):

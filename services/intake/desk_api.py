@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from services.intake import desk, paper, printing
 from services.intake.api import ROLES
-from services.intake.catalogue import fold, searchable
+from services.intake.catalogue import searchable
 from services.intake.desk import FORM_AFTER, FormFault, act_of, likely, new_of, offered
 from services.intake.dossier import Dossier
 from services.intake.pages import FORM, Lang, Pages, form_of, language, remember
@@ -28,6 +28,7 @@ from services.intake.writer import Command, Writer, etag
 from shared.clock import ClockError, Unit
 from shared.contracts import events as ev
 from shared.contracts.codes import LOCAL_ZONE, AgencyCode, check_dossier_code, local_day, normalise_phone
+from shared.contracts.folding import fold
 from shared.directory.bundle import AgencyEntry, ProcedureEntry, valid_on
 from shared.directory.directory import Directory, DirectoryError
 from shared.security.access import scope_of, sees_personal_data

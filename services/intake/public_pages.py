@@ -7,11 +7,12 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from services.intake import paper
-from services.intake.catalogue import PAGE, Texts, fold, searchable
+from services.intake.catalogue import PAGE, Texts, searchable
 from services.intake.pages import Lang, Pages, language, remember
 from shared.clock import Calendar, Unit
 from shared.contracts.codes import check_dossier_code, local_day
 from shared.contracts.events import Level
+from shared.contracts.folding import fold
 from shared.directory.bundle import LevelTarget, ProcedureEntry, SectorTarget, StepEntry, valid_on
 from shared.directory.directory import Directory, DirectoryError
 from shared.service import Service

@@ -1,12 +1,14 @@
 """`POST /v1/imports`: each line applied, known already, or refused by itself."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from deploy.cli.lines import chunks_of
 from shared.security.tokens import Role
 from tests.harness import BusRecord, RunningSite
 from tests.integration.intake_site import (
@@ -14,6 +16,7 @@ from tests.integration.intake_site import (
     NOT_ONLINE,
     OTHER,
     ROUTED,
+    SAME_DAY,
     act,
     ahead,
     client,
@@ -493,3 +496,20 @@ async def test_work_goes_on_at_the_desk_after_an_import(admin: httpx.AsyncClient
     (answer,) = await imported(admin, [receive("desk")], source="desk", mode="history")
     await done(desk, answer["code"], "supplement-request", reason="thiếu")
     assert (await act(desk, answer["code"], "supplement")).status_code == 200
+
+
+async def test_a_register_with_vietnamese_headers_comes_in_as_history(site: RunningSite, tmp_path: Path) -> None:
+    file = tmp_path / "so-theo-doi.csv"
+    file.write_text(
+        "Mã hồ sơ,Mã thủ tục,Đơn vị tiếp nhận,Họ và tên,Ngày tiếp nhận,Ngày hẹn trả,Ngày trả\n"
+        f"{HOME}-250806-7001,{SAME_DAY},{HOME},Nguyễn Thị Bưởi,06/08/2025,06/08/2025,07/08/2025\n"
+        f"{HOME}-250806-7002,9.999999,{HOME},Lê Văn Bình,06/08/2025,,\n",
+        encoding="utf-8",
+    )
+    desk = client(site, Role.DESK, HOME)
+    (chunk,) = chunks_of(file)
+    answers = await imported(desk, chunk.body, source="so-theo-doi", mode="history")
+    assert [answer["status"] for answer in answers] == ["applied"] * 3 + ["refused"]
+    assert answers[3]["error"]["pointer"] == "/procedure"
+    found = (await desk.get(f"/v1/dossiers/{HOME}-250806-7001")).json()
+    assert (found["state"], found["due_at"]) == (10, "2025-08-06T17:00:00+07:00")

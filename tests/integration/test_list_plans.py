@@ -1,0 +1,110 @@
+"""The plans of intake's lists: no hot query scans more rows than it returns, times ten."""
+
+import inspect
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+import pytest
+
+from services.intake.store import Store
+from shared.store.queries import Queries
+from tests.harness import Backing, real_services
+
+QUERIES: Final = Queries("services.intake", "intake")
+NOW: Final = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)
+FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
+NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
+HOME: Final = "H55.7"
+LIMIT: Final = 101
+
+# 100 agencies of ten years: 60,000 dossiers, of which one in fifty is open and a third of those overdue; every tenth is
+# decided by another agency than received it.
+SEED: Final = """
+INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
+                            next_tick, contact_ref, sender, sequence, recorded, body)
+SELECT format('H55.%s-%s-%s', a, to_char(at, 'YYMMDD'), lpad((n % 10000)::text, 4, '0')), 'H55.' || a,
+       'H55.' || CASE WHEN n % 10 = 0 THEN (a + 1) % 100 ELSE a END, '1.001193', state, at, due, state = 5,
+       CASE WHEN state IN (2, 4, 6, 7) THEN due END, NULL, 'c' || n % 30000, CASE WHEN n % 7 = 0 THEN 'portal' END, 3, at, '{}'
+FROM (SELECT n, n % 100 AS a,
+             CASE WHEN n % 50 = 0 OR n % 53 = 0 THEN (ARRAY[1, 2, 4, 5, 6, 9])[1 + n % 6]
+                  ELSE (ARRAY[10, 10, 10, 10, 10, 10, 10, 3, 8])[1 + n % 9] END AS state,
+             timestamptz '2016-11-26' + n * interval '87 minutes' AS at,
+             timestamptz '2026-11-26 03:00+00' + (n % 300 - 100) * interval '2 hours' AS due
+      FROM generate_series(1, 60000) n) AS drawn
+ON CONFLICT DO NOTHING
+"""
+
+
+@pytest.fixture(scope="module")
+async def database(backing: Backing) -> Any:
+    url = await backing.database(real_services("intake")[1])
+    connection = await asyncpg.connect(url)
+    await connection.execute(SEED)
+    await connection.execute("VACUUM ANALYZE intake.dossier")
+    await connection.execute("SET plan_cache_mode = force_custom_plan")
+    yield connection
+    await connection.close()
+    await backing.drop_database(url)
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """The rows that the plan's scans of the table looked at: those they gave and those they threw away."""
+    read = sum(rows_read(inner) for inner in plan.get("Plans", ()))
+    if plan.get("Relation Name") == "dossier" and "Bitmap Index" not in plan["Node Type"]:
+        thrown = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+        read += int((plan["Actual Rows"] + thrown) * plan["Actual Loops"])
+    return read
+
+
+LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
+    "a desk's open dossiers": ("work", ([HOME], FIRST, "", NEVER, False, LIMIT)),
+    "its overdue ones": ("work", ([HOME], FIRST, "", NOW, True, LIMIT)),
+    "those of today": ("work", ([HOME], NOW, "", NOW + timedelta(hours=14), True, LIMIT)),
+    "the next page": ("work", ([HOME], NOW, f"{HOME}-200101-0001", NEVER, False, LIMIT)),
+    "three agencies' open dossiers": ("work", ([HOME, "H55.8", "H55.9"], FIRST, "", NEVER, False, LIMIT)),
+    "to be received": ("waiting", ([HOME], 1, "", LIMIT)),
+    "to be returned": ("waiting", ([HOME], 9, "", LIMIT)),
+    "the register of a month": (
+        "register",
+        ([HOME], datetime(2020, 3, 1, tzinfo=UTC), "", datetime(2020, 4, 1, tzinfo=UTC), LIMIT),
+    ),
+    "a scope by code": ("listed_own", ([HOME], "", None, None, None, LIMIT)),
+    "a scope, one state": ("listed_own", ([HOME], "", 4, None, None, LIMIT)),
+    "a scope, returned ones": ("listed_own", ([HOME], "", 10, None, None, LIMIT)),
+    "a scope, overdue": ("listed_own", ([HOME], "", None, True, None, LIMIT)),
+    "one receiving agency": ("listed_receiving", (HOME, "", None, None, None, LIMIT, None)),
+    "one receiving agency, one state": ("listed_receiving", (HOME, "", 2, None, None, LIMIT, [HOME])),
+    "one receiving agency, overdue": ("listed_receiving", (HOME, "", None, True, None, LIMIT, None)),
+    "the whole site": ("listed_site", (None, "", None, None, None, LIMIT)),
+    "the whole site, a later page": ("listed_site", (None, "H55.50", None, None, None, LIMIT)),
+    "what a portal sent": ("listed_sent", ("portal", "", None, None, None, LIMIT, None)),
+    "a person's dossiers": ("found", (["c77", "c78"], "", [HOME, "H55.77", "H55.78"], None, LIMIT)),
+    "one dossier": ("dossiers", ([f"{HOME}-161126-0007"],)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_no_list_scans_more_than_ten_times_what_it_returns(database: Any, name: str) -> None:
+    query, arguments = LISTS[name]
+    found = await database.fetch(QUERIES[query], *arguments)
+    text = await database.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES[query]}", *arguments)
+    plan = json.loads(text)[0]["Plan"]
+    assert len(found) <= LIMIT
+    assert rows_read(plan) <= 10 * max(len(found), 1), (len(found), text)
+
+
+async def test_the_lists_are_those_that_the_store_asks_for() -> None:
+    """A list that is added to the store is added here."""
+    source = inspect.getsource(Store)
+    asked = set(re.findall(r'_planned\(\s*connection, "(\w+)"', source)) | {"found", "dossiers"}
+    assert asked == {query for query, _ in LISTS.values()}
+
+
+async def test_the_measure_finds_a_list_that_is_read_through_the_wrong_index(database: Any) -> None:
+    arguments = ([HOME], "", 6, None, None, LIMIT)
+    found = await database.fetch(QUERIES["listed_site"], *arguments)
+    text = await database.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES['listed_site']}", *arguments)
+    assert rows_read(json.loads(text)[0]["Plan"]) > 10 * max(len(found), 1)

@@ -1,0 +1,101 @@
+"""A one-stop register as CSV: Vietnamese headers, one row a dossier, days as they are written."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from deploy.cli.errors import CommandFailed
+from deploy.cli.lines import chunks_of
+from services.intake.dossier import Actor
+from services.intake.imports import Read, Refused, read_line
+
+HEADER = (
+    "STT;Mã hồ sơ;Mã thủ tục;Tên thủ tục;Đơn vị tiếp nhận;Hình thức nộp;Họ và tên;Số điện thoại;Ngày tiếp nhận;Ngày hẹn trả;"
+    "Ngày có kết quả;Ngày trả;Thành phần hồ sơ"
+)
+ROW = (
+    "1;H55.242-250806-0001;1.001193;Đăng ký khai sinh;000.00.42.H55;Trực tuyến;Nguyễn Thị Bưởi;0912345678;06/08/2025 09:30;"
+    "6/8/2025;06/08/2025;07/08/2025;Tờ khai; Giấy chứng sinh"
+)
+
+
+def lines(tmp_path: Path, *rows: str, header: str = HEADER) -> list[tuple[int, dict[str, Any]]]:
+    file = tmp_path / "so-theo-doi.csv"
+    file.write_text("\n".join((header, *rows)), encoding="utf-8-sig")
+    return [
+        (number, orjson.loads(line))
+        for chunk in chunks_of(file)
+        for number, line in zip(chunk.numbers, chunk.lines, strict=True)
+    ]
+
+
+def test_a_row_becomes_what_it_tells_of(tmp_path: Path) -> None:
+    quoted = ROW.replace("Tờ khai; Giấy chứng sinh", '"Tờ khai; Giấy chứng sinh"')
+    found = lines(tmp_path, quoted)
+    assert [number for number, _ in found] == [2, 2, 2]
+    receipt, resolution, returned = (line for _, line in found)
+    assert receipt == {
+        "op": "receive",
+        "ref": "H55.242-250806-0001",
+        "code": "H55.242-250806-0001",
+        "procedure": "1.001193",
+        "receiving_agency": "000.00.42.H55",
+        "channel": "online",
+        "return_by": "counter",
+        "due_at": "2025-08-06T17:00:00+07:00",
+        "received_at": "2025-08-06T09:30:00+07:00",
+        "applicant": {"kind": "citizen", "name": "Nguyễn Thị Bưởi", "phone": "0912345678"},
+        "components": [{"name": "Tờ khai"}, {"name": "Giấy chứng sinh"}],
+    }
+    assert resolution == {
+        "op": "resolution",
+        "ref": "H55.242-250806-0001",
+        "at": "2025-08-06T17:00:00+07:00",
+        "result": "granted",
+    }
+    assert returned == {
+        "op": "return",
+        "ref": "H55.242-250806-0001",
+        "at": "2025-08-07T17:00:00+07:00",
+        "by": "counter",
+    }
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "operations"),
+    [
+        ("Ngày dừng", "08/08/2025", ["receive", "stop"]),
+        ("Ngày từ chối", "08/08/2025", ["submit", "refuse"]),
+        ("Ngày nộp", "05/08/2025", ["submit", "receive"]),
+        ("Ngày trả kết quả", "08:15 ngày 08/08/2025", ["receive", "resolution", "return"]),
+    ],
+)
+def test_every_line_of_it_is_one_that_intake_reads(
+    tmp_path: Path, column: str, cell: str, operations: list[str]
+) -> None:
+    header = f"Mã hồ sơ;Mã thủ tục;Đơn vị tiếp nhận;Chủ hồ sơ;Ngày tiếp nhận;{column}"
+    found = lines(tmp_path, f"H55.242-250806-0001;1.001193;H55.242;Lê Văn Bình;06/08/2025;{cell}", header=header)
+    assert [line["op"] for _, line in found] == operations
+    for number, line in found:
+        read = read_line(number, orjson.dumps(line), 1, Actor("import", "x"), None, "history")
+        assert isinstance(read, Read)
+        assert not isinstance(read.command, Refused), read.command
+
+
+def test_what_is_not_understood_goes_as_it_stands_and_is_refused_by_its_pointer(tmp_path: Path) -> None:
+    _, line = lines(tmp_path, ROW.replace("06/08/2025 09:30", "hôm qua").replace("Trực tuyến", "Bồ câu"))[0]
+    assert (line["received_at"], line["channel"]) == ("hôm qua", "Bồ câu")
+    assert isinstance(read_line(2, orjson.dumps(line), 1, Actor("import", "x"), None, "history").command, Refused)
+    _, impossible = lines(tmp_path, ROW.replace("06/08/2025 09:30", "31/02/2025"))[0]
+    assert impossible["received_at"] == "31/02/2025"
+
+
+def test_an_unknown_header_refuses_the_register_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="Chòm sao"):
+        lines(tmp_path, ROW, header=HEADER.replace("STT", "Chòm sao"))
+
+
+def test_an_empty_row_tells_of_nothing(tmp_path: Path) -> None:
+    assert lines(tmp_path, ";" * 12) == []
