@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from starlette.responses import JSONResponse, Response
 
 from services.notify import text
-from services.notify.notice import Notice, State, Step, after_receipt, undeliverable
-from services.notify.postal import Order, OrderStep, PostalState, moved
+from services.notify.notice import Notice, State, Step, after_receipt
+from services.notify.postal import PostalState
 from services.notify.providers import (
     DELIVERED,
     FAILED,
@@ -22,8 +22,10 @@ from services.notify.providers import (
     secret_of,
     signed,
 )
+from services.notify.seen_api import masked
 from services.notify.store import Store
-from shared.contracts.codes import LOCAL_ZONE, DossierCodeText, Instant, Phone, Text, local_phone
+from services.notify.tracking import record_report, state_of
+from shared.contracts.codes import LOCAL_ZONE, DossierCodeText, Instant, Phone, Text
 from shared.directory.bundle import CarrierEntry, Language, ProviderEntry, Tones
 from shared.directory.directory import UnknownTemplate
 from shared.security.access import scope_of, sees_personal_data
@@ -85,10 +87,11 @@ class Receipt(Body):
 
 
 class PostalReport(Body):
-    """What a carrier reports of an order. `amount`: đồng collected at the door."""
+    """What a carrier reports of an order. `state`: ordered, collected, in-transit, delivered, returned, cancelled, or the
+    carrier's own word for one of them, as its entry maps it. `amount`: đồng collected at the door."""
 
     id: Annotated[str, Field(max_length=100)]
-    state: Literal["ordered", "collected", "in-transit", "delivered", "returned", "cancelled"]
+    state: Annotated[str, Field(min_length=1, max_length=100)]
     amount: Annotated[int, Field(ge=0, le=1_000_000_000_000)] | None = None
     reason: Text | None = None
     at: Instant | None = None
@@ -119,7 +122,7 @@ def routes(service: Service, store: Store) -> APIRouter:
             items = [_notice_item(row) for row in rows]
             if dossier is not None and rows and sees_personal_data(who):
                 for item, row in zip(items, rows, strict=True):
-                    item["recipient"] = _masked(store.open(row, row["recipient"]))
+                    item["recipient"] = masked(store.open(row, row["recipient"]))
                 await connection.execute(
                     service.store_queries["access_put"], who.subject, who.role.value, dossier, "notice-recipient"
                 )
@@ -246,34 +249,16 @@ def routes(service: Service, store: Store) -> APIRouter:
     async def postal_event(request: Request, carrier: str) -> Response:
         """A carrier's report on an order, signed like a receipt; one that comes late or twice changes nothing."""
         body = await _signed(request, PostalReport, service.directory.current.carriers, carrier)
-        key = _uuid(body.id)
-        found: Order | None = None
-
-        def step(order: Order) -> OrderStep:
-            nonlocal found
-            found = order
-            if order.carrier != carrier:
-                return order, ()
-            return moved(order, body.state, amount=body.amount, reason=body.reason, at=happened)
-
-        def of_letter(order: Order, letter: Notice) -> Step:
-            match order.state:
-                case "delivered":
-                    return after_receipt(letter, carrier, "delivered", None, happened)
-                case "returned" | "cancelled":
-                    return undeliverable(letter, order.reason or order.state)
-            return letter, ()
-
-        async with service.pool.acquire() as connection, connection.transaction():
-            now = await service.log.now(connection)
-            happened = now if body.at is None else min(body.at, now)
-            rows = await connection.fetch(store.queries["order_dossiers"], [key])
-            await store.move_orders(
-                connection, [row["dossier"] for row in rows], [key], step, of_letter, now=now, happened=happened
-            )
-        if found is None or found.carrier != carrier:
+        entry = _named(service.directory.current.carriers, carrier)
+        assert isinstance(entry, CarrierEntry)
+        state = state_of(entry, body.state)
+        if state is None:
+            raise invalid("This carrier has no such state.", "/state", "unknown-state")
+        found = await record_report(
+            service, store, carrier, _uuid(body.id), state, amount=body.amount, reason=body.reason, at=body.at
+        )
+        if found is None:
             raise not_found("This order")
-        service.wake()
         return JSONResponse({"id": body.id})
 
     return api
@@ -374,15 +359,6 @@ def _order_item(row: Any) -> dict[str, Any]:
     if row["changed_at"] is not None:
         item["changed_at"] = _local(row["changed_at"])
     return item
-
-
-def _masked(content: dict[str, Any] | None) -> str | None:
-    """A number with its middle hidden; of a letter only that there is one."""
-    to = None if content is None else content.get("to")
-    if not isinstance(to, str) or not to.startswith("+84"):
-        return None
-    number = local_phone(to)
-    return f"{number[:2]}{'•' * (len(number) - 5)}{number[-3:]}"
 
 
 def _local(instant: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from services.notify.api import CALLBACKS, routes
 from services.notify.handlers import CONTACT_TOPIC, DOSSIER_TOPIC, Handlers
+from services.notify.seen_api import OPEN, seen_routes
 from services.notify.sender import Sender
 from services.notify.settings import NotifySettings
 from services.notify.store import Store
@@ -20,7 +21,7 @@ def create(settings: NotifySettings | None = None) -> Service:
         settings,
         title="Liên Thông: notify",
         description="Tells the applicant by SMS or by public post, once, and knows whether it arrived.",
-        open_paths=CALLBACKS,
+        open_paths=(*CALLBACKS, *OPEN),
     )
     store = Store(service)
     handlers = Handlers(service, store, settings)
@@ -28,6 +29,7 @@ def create(settings: NotifySettings | None = None) -> Service:
     service.consume([DOSSIER_TOPIC, CONTACT_TOPIC], handlers.apply)
     service.on_applied(sender.wake)
     service.app.include_router(common_routes(service))
+    service.app.include_router(seen_routes(service, store))
     service.app.include_router(routes(service, store))
     service.on_observe(sender.observe)
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("notice", "id", "uuid"))

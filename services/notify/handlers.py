@@ -361,6 +361,7 @@ class Handlers:
             post_at=None,
             reason=None,
             cost=0,
+            receipt_by=None,
             planned_at=now,
             expires_at=now + LETTER_LASTS,
         )

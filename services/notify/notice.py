@@ -266,6 +266,7 @@ class Notice:
     `due`: it may be sent now; else `next_at` says when, or nobody waits for it. `tried`: who has refused it in this
     round; `asked`: everybody who ever got it; `bound`: it stays with `provider`, which may have taken it already.
     `post_at`: when a letter follows unless it has arrived. `urgent`: it is not held. `cost`: đồng, once it is sent.
+    `receipt_by`: when a provider that reports on everything has lost it.
     """
 
     id: UUID
@@ -299,6 +300,7 @@ class Notice:
     reason: str | None = None
     urgent: bool = False
     cost: int = 0
+    receipt_by: datetime | None = None
 
     @property
     def overtakable(self) -> bool:
@@ -323,7 +325,7 @@ def _say(model: Callable[..., NoticeEvent], notice: Notice, **more: Any) -> Noti
 
 
 def _ended(notice: Notice, state: State, **changes: Any) -> Notice:
-    return replace(notice, state=state, due=False, next_at=None, **changes)
+    return replace(notice, state=state, due=False, next_at=None, receipt_by=None, **changes)
 
 
 def planned(notice: Notice, *, stale: bool = False, met_by: UUID | None = None) -> Step:
@@ -373,6 +375,8 @@ def expired(notice: Notice) -> Step:
     if notice.in_flight:
         return notice, ()
     if notice.state == "unknown" or (notice.state in UNSENT and notice.bound):
+        return _failed(notice, "unknown")
+    if notice.state == "sent" and notice.receipt_by is not None:
         return _failed(notice, "unknown")
     if notice.state in UNSENT:
         return _expired(notice, "stale" if notice.attempts == 0 else "no-provider")
@@ -442,18 +446,20 @@ def after_attempt(
     providers: Sequence[str],
     now: datetime,
     pauses: Pauses,
+    reports: bool = False,
 ) -> Step:
     """What an attempt's outcome makes of the notice.
 
-    `dedupes`: the provider sends an id only once, so that an unknown outcome is repeated with it; `providers`: those
-    that there are. A receipt that was quicker than the answer stands.
+    `dedupes`: the provider sends an id only once, so that an unknown outcome is repeated with it; `reports`: it reports
+    on every SMS; `providers`: those that there are. A receipt that was quicker than the answer stands.
     """
     landed = replace(notice, in_flight=False)
     if notice.state not in UNSENT and not (notice.state == "unknown" and outcome == Taken()):
         return landed, ()
     match outcome:
         case Taken():
-            return _sent(landed, provider, now)
+            sent, events = _sent(landed, provider, now)
+            return (replace(sent, receipt_by=notice.expires_at) if reports else sent), events
         case Refused(reason):
             return _failed(landed, clean(reason))
         case NoAnswer() if not dedupes:

@@ -119,7 +119,7 @@ SELECT DISTINCT dossier FROM notify.notice WHERE id = ANY ($1::uuid[])
 UPDATE notify.notice n SET state = u.state, provider = u.provider, attempts = u.attempts, rounds = u.rounds,
     tried = u.tried, asked = u.asked, bound = u.bound, in_flight = u.in_flight, due = u.due, next_at = u.next_at,
     held_until = u.held_until, sent_at = u.sent_at, delivered_at = u.delivered_at, post_at = u.post_at,
-    reason = u.reason
+    reason = u.reason, receipt_by = u.receipt_by
 FROM jsonb_populate_recordset(NULL::notify.notice, $1) u
 WHERE n.id = u.id
 
@@ -144,11 +144,13 @@ RETURNING id
 SELECT EXISTS (SELECT 1 FROM notify.notice WHERE due) AS due,
        EXISTS (SELECT 1 FROM notify.notice WHERE next_at <= $1) AS retry,
        EXISTS (SELECT 1 FROM notify.notice WHERE state = 'held' AND NOT due AND NOT in_flight AND next_at IS NULL) AS held,
-       EXISTS (SELECT 1 FROM notify.notice WHERE state IN ('planned', 'held', 'unknown') AND expires_at <= $1) AS expired,
+       EXISTS (SELECT 1 FROM notify.notice WHERE state IN ('planned', 'held', 'unknown') AND expires_at <= $1)
+           OR EXISTS (SELECT 1 FROM notify.notice WHERE receipt_by <= $1) AS expired,
        EXISTS (SELECT 1 FROM notify.notice WHERE post_at IS NOT NULL
                AND (post_at <= $1 OR state IN ('failed', 'expired'))) AS post,
        EXISTS (SELECT 1 FROM notify.telling) AS tellings,
-       EXISTS (SELECT 1 FROM notify.postal_order WHERE due OR next_at <= $1) AS orders
+       EXISTS (SELECT 1 FROM notify.postal_order WHERE due OR next_at <= $1) AS orders,
+       EXISTS (SELECT 1 FROM notify.postal_order WHERE track_at <= $1) AS track
 
 -- name: notices_retry
 UPDATE notify.notice SET due = true, next_at = NULL
@@ -225,7 +227,7 @@ SELECT id, dossier, provider, mark FROM notify.notice WHERE in_flight ORDER BY i
 
 -- name: notices_expired
 SELECT id FROM notify.notice
-WHERE state IN ('planned', 'held', 'unknown') AND expires_at <= $1 AND NOT in_flight ORDER BY expires_at LIMIT 500
+WHERE (state IN ('planned', 'held', 'unknown') AND expires_at <= $1 OR receipt_by <= $1) AND NOT in_flight LIMIT 500
 
 -- name: notices_for_post
 SELECT id FROM notify.notice
@@ -259,7 +261,8 @@ WHERE notice = ANY ($1::uuid[]) AND state = 'planned'
 
 -- name: orders_move
 UPDATE notify.postal_order o SET state = u.state, due = u.due, in_flight = u.in_flight, rounds = u.rounds,
-    next_at = u.next_at, amount = u.amount, reason = u.reason, changed_at = u.changed_at
+    next_at = u.next_at, amount = u.amount, reason = u.reason, changed_at = u.changed_at, track_at = u.track_at,
+    polls = u.polls
 FROM jsonb_populate_recordset(NULL::notify.postal_order, $1) u
 WHERE o.id = u.id
 
@@ -312,3 +315,62 @@ WHERE $1::timestamptz IS NULL OR recorded >= $1 ORDER BY dossier LIMIT 100
 -- name: untold_reasons
 SELECT reason, count(*) AS acts FROM notify.untold
 WHERE $1::timestamptz IS NULL OR recorded >= $1 GROUP BY reason ORDER BY reason
+
+-- name: orders_to_track
+-- Put off before they are asked for: who dies meanwhile asks again later, not at once.
+UPDATE notify.postal_order SET track_at = $3, polls = polls + 1
+WHERE id IN (SELECT id FROM notify.postal_order WHERE track_at <= $1 AND carrier = $2 AND polls = $4 ORDER BY track_at
+             LIMIT 50 FOR UPDATE SKIP LOCKED)
+RETURNING id
+
+-- name: polls_due
+-- How often the orders that are to be asked for have been asked for, by carrier.
+SELECT DISTINCT carrier, polls FROM notify.postal_order WHERE track_at <= $1 ORDER BY carrier, polls
+
+-- name: orders_of_day
+-- With what opens to the address: a letter's own content, else the contact.
+SELECT o.id, o.dossier, o.agency, o.kind, o.carrier, o.fee_to_collect, o.contact_ref,
+       coalesce(n.nonce, c.nonce) AS nonce, coalesce(n.ciphertext, c.ciphertext) AS ciphertext,
+       coalesce(n.wrapped, c.wrapped) AS wrapped
+FROM notify.postal_order o
+     LEFT JOIN notify.notice n ON n.id = o.notice
+     LEFT JOIN notify.contact c ON c.contact_ref = o.contact_ref
+WHERE o.id >= $1 AND o.id < $2 AND o.state <> 'cancelled' AND ($3::text IS NULL OR o.carrier = $3)
+      AND ($4::text[] IS NULL OR o.agency = ANY ($4))
+ORDER BY o.id
+
+-- name: postal_tasks
+SELECT id, dossier, agency, kind, carrier, reason, changed_at AS returned_at FROM notify.postal_order
+WHERE state = 'returned' AND handled_at IS NULL AND ($1::text[] IS NULL OR agency = ANY ($1)) ORDER BY id LIMIT 200
+
+-- name: order_handle
+UPDATE notify.postal_order SET handled_at = coalesce(handled_at, $2), handled_by = coalesce(handled_by, $3),
+    handled_note = coalesce(handled_note, $4)
+WHERE id = $1 AND state = 'returned' AND ($5::text[] IS NULL OR agency = ANY ($5))
+RETURNING handled_at
+
+-- name: notice_counts
+SELECT agency, channel, provider, state, reason, count(*) AS notices, sum(parts) AS parts FROM notify.notice
+WHERE id >= $1 AND id < $2 AND ($3::text[] IS NULL OR agency = ANY ($3))
+GROUP BY agency, channel, provider, state, reason ORDER BY agency, channel, provider, state, reason
+
+-- name: statement_sms
+-- $1: no notice that was sent on the day is older.
+SELECT agency, provider, count(*) AS notices, sum(parts) AS parts, sum(cost)::bigint AS cost FROM notify.notice
+WHERE id >= $1 AND channel = 'sms' AND sent_at >= $2 AND sent_at < $3 AND ($4::text[] IS NULL OR agency = ANY ($4))
+GROUP BY agency, provider ORDER BY agency, provider
+
+-- name: statement_post
+SELECT agency, carrier AS provider, count(*) AS notices FROM notify.postal_order
+WHERE id >= $1 AND id < $2 AND state NOT IN ('planned', 'cancelled') AND ($3::text[] IS NULL OR agency = ANY ($3))
+GROUP BY agency, carrier ORDER BY agency, carrier
+
+-- name: notices_seen
+-- The newest first.
+SELECT n.id, n.dossier, n.agency, n.act, n.channel, n.provider, n.state, n.reason, n.parts, n.planned_at, n.sent_at,
+       n.delivered_at, n.recipient, n.nonce, n.ciphertext, n.wrapped
+FROM notify.notice n JOIN notify.dossier d ON d.code = n.dossier
+WHERE ($1::text IS NULL OR n.dossier = $1) AND ($2::text IS NULL OR n.state = $2)
+  AND ($3::text[] IS NULL OR d.agency = ANY ($3) OR d.deciding_agency = ANY ($3))
+  AND ($4::uuid IS NULL OR n.id < $4) AND ($5::text IS NULL OR n.channel = $5) AND ($6::text IS NULL OR n.provider = $6)
+ORDER BY n.id DESC LIMIT $7

@@ -41,8 +41,9 @@ from services.notify.postal import Order, OrderStep, ordered, refused
 from services.notify.providers import Caller, File, Http, Kannel, Sms, secret_of
 from services.notify.settings import NotifySettings
 from services.notify.store import Store
+from services.notify.tracking import next_look, record_report, report_of, state_of
 from shared.contracts.codes import LOCAL_ZONE
-from shared.directory.bundle import ProviderEntry
+from shared.directory.bundle import CarrierEntry, ProviderEntry
 from shared.observe.metrics import NOTICES_OLDEST, NOTICES_WAITING, SEND_SECONDS, SENDS
 from shared.service import Service, age
 from shared.store.pool import TRANSIENT_ERRORS, connect
@@ -55,6 +56,7 @@ CLAIM = 500  # notices at once
 STOP_WITHIN = 1.5  # seconds that calls in flight are given at the end
 SAID = {Taken: "taken", Refused: "refused", NotTaken: "not-taken", NoAnswer: "no-answer"}
 STANDBY = 1.0  # seconds between two looks at the lock
+ORDERS_AT_ONCE = 8  # calls in flight with one carrier
 CLOCK_STEP = 2.0  # seconds by which the wall clock may lag behind without having been put back
 
 
@@ -97,6 +99,7 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_going: asyncio.Task[None] | None = None
         self._posting: asyncio.Task[None] | None = None
+        self._tracking: asyncio.Task[None] | None = None
         self._turn = 0
         self._forgotten_to = UUID(int=0)
         self._forget_at = 0.0
@@ -237,6 +240,8 @@ class Sender:
             self._service.wake()
         if look["orders"] and (self._posting is None or self._posting.done()):
             self._posting = self._start(self._post(now))
+        if look["track"] and (self._tracking is None or self._tracking.done()):
+            self._tracking = self._start(self._track(now))
         await self._forget_texts(connection, now)
 
     async def _watch_clock(self, connection: Any, now: datetime) -> None:
@@ -517,6 +522,7 @@ class Sender:
                 ended.provider,
                 ended.outcome,
                 dedupes=gateway is not None and gateway.dedupes,
+                reports=gateway is not None and gateway.entry.receipts,
                 providers=providers,
                 now=now,
                 pauses=self._pauses,
@@ -623,10 +629,48 @@ class Sender:
         if file is not None:
             outcomes |= await asyncio.to_thread(_append_orders, file, documents)
         else:
-            way = Http(self._way(carrier.url), self._settings.call_timeout)
-            for key, document in documents.items():
-                outcomes[key] = await way.post(document)
+            way, few = Http(self._way(carrier.url), self._settings.call_timeout), asyncio.Semaphore(ORDERS_AT_ONCE)
+
+            async def hand_over(key: UUID, document: dict[str, Any]) -> None:
+                async with few:
+                    outcomes[key] = await way.post(document)
+
+            await asyncio.gather(*(hand_over(key, document) for key, document in documents.items()))
         await self._record_orders([row for row in rows if row["id"] in outcomes], outcomes)
+
+    async def _track(self, now: datetime) -> None:
+        """Asks carriers what became of their orders, the more seldom the longer nothing changes."""
+        first, most = (timedelta(seconds=s) for s in (self._settings.track_first, self._settings.track_most))
+        carriers = {carrier.name: carrier for carrier in self._service.directory.current.carriers}
+        few = asyncio.Semaphore(ORDERS_AT_ONCE)
+
+        async def ask(carrier: CarrierEntry, key: UUID) -> None:
+            async with few:
+                report = await report_of(self._way(carrier.track_url), key, self._settings.call_timeout)
+            if report is not None and (state := state_of(carrier, report.state)) is not None:
+                await record_report(
+                    self._service,
+                    self._store,
+                    carrier.name,
+                    key,
+                    state,
+                    amount=report.amount,
+                    reason=report.reason,
+                    at=report.at,
+                )
+
+        async with self._service.pool.acquire() as connection:
+            rows = await connection.fetch(self._store.queries["polls_due"], now)
+            asked: list[tuple[str, UUID]] = []
+            for row in rows:
+                later = now + next_look(row["polls"] + 1, first, most)
+                due = await connection.fetch(
+                    self._store.queries["orders_to_track"], now, row["carrier"], later, row["polls"]
+                )
+                asked += [(row["carrier"], UUID(int=each["id"].int)) for each in due]
+        await asyncio.gather(
+            *(ask(carriers[name], key) for name, key in asked if name in carriers and carriers[name].track_url)
+        )
 
     def _order_document(self, row: Any, now: datetime) -> dict[str, Any] | NotTaken | Refused:
         """What the carrier is told: who sends, who receives, the agency, the dossier, the fee to collect."""
@@ -660,10 +704,14 @@ class Sender:
         if not rows:
             return
 
+        tracked = {carrier.name for carrier in self._service.directory.current.carriers if carrier.track_url}
+        first_look = timedelta(seconds=self._settings.track_first)
+
         def step(order: Order) -> OrderStep:
             match outcomes[order.id]:
                 case Taken():
-                    return ordered(order, now)
+                    taken, events = ordered(order, now)
+                    return replace(taken, track_at=now + first_look if order.carrier in tracked else None), events
                 case Refused(reason):
                     return refused(order, reason, now)
                 case NotTaken(reason) | NoAnswer(reason):

@@ -35,5 +35,7 @@ class NotifySettings(Settings):
     health_share: float = Field(
         0.5, gt=0, le=1, description="Share of slow or failed calls from which it is unhealthy."
     )
+    track_first: float = Field(900.0, gt=0, description="A carrier is asked for an order after so long; it doubles.")
+    track_most: float = Field(21600.0, gt=0, description="The longest pause between two questions for an order.")
     health_back: float = Field(300.0, gt=0, description="Over which a provider that was unhealthy gets its turns back.")
     sender_poll: float = Field(1.0, gt=0, description="How long the sender sleeps when nothing wakes it.")

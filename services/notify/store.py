@@ -11,6 +11,7 @@ from services.notify.postal import Order, OrderStep
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import EventData
+from shared.observe.metrics import NOTICE_SECONDS, NOTICES
 from shared.security.sealing import SealBroken, Sealed, seal, unseal, unwrap
 from shared.service import Service
 from shared.store.pool import Connection
@@ -188,10 +189,27 @@ class Store:
         changed = [after for before, (after, _) in steps if after is not before]
         if changed:
             await connection.execute(self.queries["notices_move"], changed)
+        for before, (after, _) in steps:
+            self._count(before, after, now)
         gone = [n.id for n in changed if n.channel == "postal" and n.state in ("superseded", "expired", "failed")]
         if gone:
             await connection.execute(self.queries["orders_cancel"], gone, now)
         return [(after.dossier, now, event) for _, (after, events) in steps for event in events]
+
+    def _count(self, before: Notice, after: Notice, now: datetime) -> None:
+        """A transaction that is rolled back after this is counted again: these are for graphs, not for books."""
+        if after.state == before.state:
+            return
+        metrics = self._service.metrics
+        metrics.add(NOTICES, 1, after.channel, after.state)
+        for until, at, had in (
+            ("sent", after.sent_at, before.sent_at),
+            ("delivered", after.delivered_at, before.delivered_at),
+        ):
+            if at is not None and had is None:
+                metrics.observe(
+                    NOTICE_SECONDS, max(0.0, (now - after.act_recorded).total_seconds()), after.channel, until
+                )
 
     async def move(
         self,

@@ -235,7 +235,8 @@ class ProviderEntry(Entry):
     the share that each of these equals gets.
 
     `secret` signs receipts; `secret_env` names the environment variable that holds it instead. `username`,
-    `password` (or `password_env`) and `smsc` are Kannel's. `dedupes`: it sends an id only once. `price`: đồng a part.
+    `password` (or `password_env`) and `smsc` are Kannel's. `dedupes`: it sends an id only once. `receipts`: it reports on
+    every SMS, so that one without a report when it expires has failed, unknown why. `price`: đồng a part.
     """
 
     name: Identifier
@@ -250,6 +251,7 @@ class ProviderEntry(Entry):
     per_second: Annotated[float, Field(gt=0)] | None = None
     dedupes: bool = False
     priority: int | None = None
+    receipts: bool = False
     weight: Annotated[int, Field(ge=1, le=100)] = 1
     price: Money = 0
 

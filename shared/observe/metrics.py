@@ -222,6 +222,18 @@ SENDS: Final = Metric(
 SEND_SECONDS: Final = Metric(
     "histogram", "send_seconds", "seconds", "How long a provider takes.", ("provider",), _SECONDS, ("notify",)
 )
+NOTICES: Final = Metric(
+    "counter", "notices", "", "Notices that came into a state.", ("channel", "state"), (), ("notify",)
+)
+NOTICE_SECONDS: Final = Metric(
+    "histogram",
+    "notice_seconds",
+    "seconds",
+    "From the act as it was recorded until its notice was sent, and until it was delivered.",
+    ("channel", "until"),
+    _DELAYS,
+    ("notify",),
+)
 
 # -- stats: what the site has before it, as a whole; by agency only with a token
 

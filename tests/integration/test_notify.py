@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import csv
 import hmac
+import io
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,13 +56,14 @@ NAME, PHONE, ADDRESS = "Đàm Thị Hoàng Yến", "+84912345678", "Xóm Đồng
 CANARY = {"name": NAME, "phone": PHONE, "address": ADDRESS}
 
 
+async def nothing_more(_: Service, topic: str, key: str, after: int) -> list[Envelope]:
+    """What an intake that is none has to say when it is asked."""
+    return []
+
+
 @pytest.fixture
 async def notify(backing: Backing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningSite]:
     """Notify alone; the tests are its intake, which has nothing more to say when it is asked; its clock is quick."""
-
-    async def nothing_more(_: Service, topic: str, key: str, after: int) -> list[Envelope]:
-        return []
-
     monkeypatch.setattr(Service, "ask_owner", nothing_more)
 
     def make(settings: dict[str, Any]) -> Any:
@@ -950,6 +953,133 @@ async def test_a_letter_follows_an_sms_that_did_not_arrive(notify: RunningSite, 
         assert (first["channel"], letter["channel"], letter["act"]) == ("sms", "postal", "resolved")
         [line] = lines(tmp_path / "postal.ndjson")
         assert dossier.code in line["text"]
+
+
+async def brought_by_post(notify: RunningSite, code: str, **carrier: Any) -> tuple[Intake, dict[str, Any]]:
+    """A resolved dossier whose result the carrier has, and its order."""
+    await load_bundle(
+        notify, carriers=[{"name": "vnpost", "kind": "file", "secret": SECRET, **carrier}], quiet_hours=None
+    )
+    dossier = Intake(notify, code)
+    await dossier.say(
+        dossier.contact(**CANARY | {"name": "=Đàm Thị Hoàng Yến"}),
+        dossier.received(return_by="postal", fee=50000),
+        dossier.started(),
+        dossier.resolved(),
+    )
+
+    async def ordered() -> dict[str, Any] | None:
+        answer = await notify.client("notify").get("/v1/postal-orders", params={"dossier": code})
+        return next((item for item in answer.json()["items"] if item["state"] == "ordered"), None)
+
+    return dossier, await holds(ordered)
+
+
+async def test_a_carrier_is_asked_for_its_orders_in_its_own_words(notify: RunningSite) -> None:
+    words, asked = ["posted", "lost in the rain", "on the road", "brought back"], list[str]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[1])
+        body = json.dumps({"state": words[min(len(asked), 4) - 1], "reason": "nobody at home", "theirs": 1}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/orders"
+        states = {"posted": "collected", "on the road": "in-transit", "brought back": "returned"}
+        settings = notify.services["notify"].settings
+        assert isinstance(settings, NotifySettings)
+        settings.track_first = settings.track_most = 0.05
+        dossier, order = await brought_by_post(notify, "H55.242-301012-0140", track_url=url, states=states)
+        types = [each for each in await said(notify, dossier.code, 8) if each.startswith("postal.")]
+        assert types == ["postal.ordered", "postal.collected", "postal.in-transit", "postal.returned"]
+        assert set(asked) == {f"/orders?id={order['id']}"}
+        assert await notify.value("SELECT track_at IS NULL FROM notify.postal_order") is True
+    # What came back is a task of the desk until it says what it did.
+    desk = notify.client("notify", Role.DESK, COMMUNE)
+    [task] = (await desk.get("/v1/postal-tasks")).json()["items"]
+    assert (task["id"], task["reason"]) == (order["id"], "nobody at home")
+    path = f"/v1/postal-orders/{order['id']}/handled"
+    stranger = notify.client("notify", Role.DESK, "H55.21")
+    assert (await stranger.get("/v1/postal-tasks")).json()["items"] == []
+    assert (await stranger.post(path, json={"note": "x"})).status_code == 404
+    assert (await desk.post(path, json={"note": "đã gọi điện"})).status_code == 200
+    assert (await desk.get("/v1/postal-tasks")).json()["items"] == []
+
+
+async def test_the_days_papers_for_the_carrier(notify: RunningSite) -> None:
+    _, order = await brought_by_post(notify, "H55.242-301012-0141", charge=20000)
+    desk, day = notify.client("notify", Role.DESK, COMMUNE), f"{datetime.now(LOCAL_ZONE):%Y-%m-%d}"
+    answer = await desk.get("/v1/postal-orders/manifest", params={"day": day})
+    assert answer.headers["content-type"].startswith("text/csv")
+    header, row = csv.reader(io.StringIO(answer.text.removeprefix("\ufeff")))
+    assert header[0] == "Mã đơn"
+    assert row[0] == order["id"]
+    assert row[6:] == ["'=Đàm Thị Hoàng Yến", ADDRESS, "0912345678", "70000"]
+    labels = (await desk.get("/v1/postal-orders/labels", params={"day": day})).text
+    assert ADDRESS in labels
+    assert "70.000 đồng" in labels
+    assert "data:image/svg+xml" in labels
+    record = "SELECT count(*) FROM notify.access_record WHERE what = 'postal-address'"
+    assert await notify.value(record) == 2
+    auditor = notify.client("notify", Role.AUDITOR)
+    assert (await auditor.get("/v1/postal-orders/manifest", params={"day": day})).status_code == 403
+    stranger = notify.client("notify", Role.DESK, "H55.21")
+    assert (await stranger.get("/v1/postal-orders/manifest", params={"day": day})).text.count("\n") == 1
+
+
+async def test_what_was_sent_and_what_it_costs(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        sms.answers(OK, status(422, b'{"reason": "blocked"}'), OK)
+        providers = [provider("a", sms.url, price=350)]
+        carriers = [{"name": "vnpost", "kind": "file", "secret": SECRET, "price": 12000}]
+        await load_bundle(notify, providers=providers, carriers=carriers, quiet_hours=None)
+        for number, state in enumerate(("sent", "failed", "sent")):
+            dossier = Intake(notify, f"H55.242-301012-{340 + number:04}")
+            await dossier.say(dossier.contact(**CANARY), dossier.received())
+            await reach(notify, dossier.code, state)
+        written = Intake(notify, "H55.242-301012-0349")
+        await written.say(written.contact(name=NAME, address=ADDRESS), written.received())
+        await reach(notify, written.code, "sent")
+    leader, day = notify.client("notify", Role.LEADER, "H55"), f"{datetime.now(LOCAL_ZONE):%Y-%m-%d}"
+    shown = (await leader.get("/v1/notices/statement", params={"day": day})).json()
+    assert [(i["agency"], i["channel"], i["provider"], i["notices"], i["cost"]) for i in shown["items"]] == [
+        (COMMUNE, "postal", "vnpost", 1, 12000),
+        (COMMUNE, "sms", "a", 2, 700),
+    ]
+    assert shown["total"] == {"notices": 3, "parts": 2, "cost": 12700}
+    counts = (await leader.get("/v1/notices/counts", params={"from": day, "to": day})).json()["items"]
+    assert {(c["provider"], c["state"], c["reason"], c["notices"]) for c in counts} == {
+        ("a", "sent", None, 2),
+        ("a", "failed", "blocked", 1),
+        ("vnpost", "sent", None, 1),
+    }
+    metrics = (await notify.client("notify", None).get("/metrics")).text
+    assert 'lienthong_notices_total{channel="sms",service="notify",state="sent"} 2.0' in metrics
+    assert 'lienthong_notice_seconds_count{channel="sms",service="notify",until="sent"} 2.0' in metrics
+
+
+async def test_the_page_of_notices(notify: RunningSite) -> None:
+    dossier = Intake(notify, "H55.242-301012-0360")
+    await dossier.say(dossier.contact(**CANARY), dossier.received())
+    await reach(notify, dossier.code, "sent")
+    nobody = await notify.client("notify", None).get("/notices")
+    assert (nobody.status_code, 'lang="vi"' in nobody.text) == (401, True)
+    desk = notify.client("notify", Role.DESK, COMMUNE)
+    shown = await desk.get("/notices", params={"state": "sent", "channel": "", "dossier": ""})
+    assert shown.status_code == 200
+    assert dossier.code in shown.text
+    assert "09•••••678" in shown.text
+    assert PHONE[-9:] not in shown.text
+    assert dossier.code not in (await desk.get("/notices", params={"state": "failed"})).text
+    auditor = notify.client("notify", Role.AUDITOR)
+    assert "•" not in (await auditor.get("/notices")).text.replace("<title>", "")
+    session = desk.headers["Authorization"].removeprefix("Bearer ")
+    by_session = await notify.client("notify", None).get("/notices", headers={"Cookie": f"lienthong_desk={session}"})
+    assert dossier.code in by_session.text
+    assert (await notify.client("notify", Role.DESK, "H55.21").get("/notices")).text.count(dossier.code) == 0
 
 
 # ------------------------------------------------------------------------------------------------------------- preview
