@@ -18,8 +18,9 @@ import pytest
 
 from services.notify import app
 from services.notify.settings import NotifySettings
-from tests.harness import Backing, RunningSite, free_port, running_site
+from tests.harness import Backing, RunningSite, running_site
 from tests.integration.test_notify import CANARY, SCHEMAS, SECRET, Intake, load_bundle, nothing_more
+from tests.ports import free_port
 
 pytestmark = pytest.mark.system
 
