@@ -1,6 +1,9 @@
 """`lienthong parked`: events that could not be applied, and what is done about them (promise 4)."""
 
 import asyncio
+import getpass
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,6 +123,36 @@ def drop(
         say(f"{done['topic']} {done['key']}: {verb}{'skipped' if done['skipped'] else 'discarded'}")
 
 
+@app.command()
+def acts(data: Data = None, as_json: AsJson = False) -> None:
+    """List what was done with parked events: by whom, when, why, and what came of it.
+
+    \b
+    Example:
+      lienthong parked acts --data ./data/site
+    """
+    items = asyncio.run(_acts(data))
+    if as_json:
+        print_json(items)
+    elif not items:
+        say("Nothing was done with parked events.")
+    else:
+        columns = ("at", "service", "who", "act", "key", "sequence", "outcome", "reason")
+        table("Done", columns, [[item[name] for name in columns] for item in items])
+
+
+def person() -> str:
+    """Who sits at the machine: it is written down with what is done."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()} at {socket.gethostname()}"
+
+
+async def _acts(data: Path | None) -> list[dict[str, Any]]:
+    """The newest of each service, in the order of time."""
+    async with SiteClient(find_site(data), who="parked") as client:
+        pages = await asyncio.gather(*(client.get(service, "/v1/parked/acts") for service in SERVICES))
+    return sorted((item for page in pages for item in page["items"]), key=lambda item: str(item["at"]), reverse=True)
+
+
 async def parked_items(client: SiteClient, key: str | None = None) -> list[dict[str, Any]]:
     """All that is parked or waits behind it, service by service."""
     items: list[dict[str, Any]] = []
@@ -140,7 +173,7 @@ async def _all(data: Path | None, key: str | None) -> list[dict[str, Any]]:
 
 
 async def _replay(data: Path | None, key: str | None, dry_run: bool) -> list[dict[str, Any]]:
-    async with SiteClient(find_site(data), who="parked replay") as client:
+    async with SiteClient(find_site(data), who=person()) as client:
         places = _places(await parked_items(client, key))
         results = []
         for service, topic, name in places:
@@ -154,7 +187,7 @@ def _places(items: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
 
 
 async def _drop(data: Path | None, number: int, service: str, reason: str, dry_run: bool) -> dict[str, Any]:
-    async with SiteClient(find_site(data), who="parked drop") as client:
+    async with SiteClient(find_site(data), who=person()) as client:
         body = {"number": number, "reason": reason, "dry_run": dry_run}
         done: dict[str, Any] = await client.post(service, "/v1/parked/drop", body)
         return done

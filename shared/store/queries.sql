@@ -225,6 +225,10 @@ ORDER BY number LIMIT $2
 -- name: parked_count
 SELECT count(*) FROM {schema}.inbox WHERE waiting = 'parked'
 
+-- name: parked_acts
+SELECT number, at, who, act, topic, key, sequence, event_id, outcome, reason FROM {schema}.parked_act
+WHERE number < $1 ORDER BY number DESC LIMIT $2
+
 -- name: parked_act
 INSERT INTO {schema}.parked_act (who, act, topic, key, sequence, event_id, outcome, reason)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)

@@ -185,6 +185,27 @@ def common_routes(service: Service) -> APIRouter:
             "next_cursor": str(rows[-1]["number"]) if len(rows) == 200 else None,
         }
 
+    @routes.get("/v1/parked/acts", tags=["operators"])
+    async def parked_acts(
+        who: Asking, cursor: Annotated[int, Query(ge=1, lt=1 << 63)] = (1 << 63) - 1
+    ) -> dict[str, Any]:
+        """What was done with parked events, by whom and why; the newest first."""
+        allow(who, Role.OPERATOR, Role.AUDITOR, Role.SERVICE)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store["parked_acts"], cursor, 200)
+        return {
+            "items": [
+                {
+                    "service": service.name,
+                    "at": format_instant(row["at"]),
+                    **{name: row[name] for name in ("who", "act", "topic", "key", "sequence", "outcome", "reason")},
+                    "event": row["event_id"],
+                }
+                for row in rows
+            ],
+            "next_cursor": str(rows[-1]["number"]) if len(rows) == 200 else None,
+        }
+
     class Replay(Body):
         topic: Name
         key: Name

@@ -1,6 +1,7 @@
 """Promise 4 by hand: bad records on the topic are parked with their reason, and only their dossier waits."""
 
 import asyncio
+import getpass
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -137,6 +138,12 @@ def test_a_foreign_event_is_dropped_with_a_reason(site: Up) -> None:
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["skipped"] is False
     assert parked(site, code) == []
+    acts = [
+        act for act in json.loads(lienthong("parked", "acts", "--json", data=site.data).stdout) if act["key"] == code
+    ]
+    assert {act["service"] for act in acts} == set(CONSUMERS)
+    assert {(act["act"], act["outcome"], act["reason"]) for act in acts} == {("drop", "discarded", "put there by hand")}
+    assert all(act["who"].startswith(getpass.getuser()) for act in acts)
     operate(site, code, "start")
     until_applied(site, code, 2)
     reconciled(site.data)

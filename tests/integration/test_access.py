@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +29,14 @@ from shared.bus.publisher import create_topics
 from shared.contracts.events import TOPICS, agency_topic
 from shared.security.tokens import Role
 from tests.harness import until
-from tests.kafka import ADMIN, ADMIN_PASSWORD, Kafka
+from tests.kafka import ADMIN, ADMIN_PASSWORD, Kafka, libraries
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 PREFIX, SITE_PREFIX = "matrix.", "h55."
 PASSWORD = "a-test-password"
+ROOT = Path(__file__).parents[2]
 SERVICES = tuple(access())
 
 
@@ -202,12 +206,18 @@ class Site:
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The site's settings, as the bus's administrator."""
+        login = {"LIENTHONG_BUS_USERNAME": ADMIN, "LIENTHONG_BUS_PASSWORD": ADMIN_PASSWORD}
+        return self.stack.processes["intake"].environment | login
+
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         process = self.stack.processes["intake"]
         running = await asyncio.create_subprocess_exec(
             *process.command,
             *arguments,
-            env=process.environment | {"LIENTHONG_BUS_USERNAME": ADMIN, "LIENTHONG_BUS_PASSWORD": ADMIN_PASSWORD},
+            env=self.environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -357,3 +367,38 @@ async def test_what_a_tier_may_not_see_is_refused(site: Site) -> None:
     assert status == 1
     assert "lienthong.contact.v1 is not for tier public" in err
     assert not Path(out).exists()
+
+
+# -- docs/subscribe.md, line by line
+
+
+async def test_a_newcomer_follows_the_page_and_sees_the_first_event(site: Site) -> None:
+    """Every shell block of the page is run as it stands, in an empty folder beside the project's docs."""
+    page = (ROOT / "docs" / "subscribe.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    code = await site.receive("H55.242")
+    assert (await site.asked("reconcile", "--wait", "120"))["reconciled"]
+    folder = site.folder / "newcomer"
+    folder.mkdir()
+    (folder / "docs").symlink_to(ROOT / "docs")
+    environment = site.environment | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "KAFKA_LIBS": str(libraries() / "libs"),
+    }
+    said = []
+    try:
+        for block in blocks:
+            running = await asyncio.create_subprocess_shell(
+                block, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+            out, err = await asyncio.wait_for(running.communicate(), 180.0)
+            assert running.returncode == 0, f"{block}{out.decode()}{err.decode()}"
+            said.append(out.decode())
+    finally:
+        await site.command("subscriber", "remove", "H55.242")
+    for sample in said[2:]:
+        event = json.loads(sample.strip().splitlines()[-1])
+        assert event["type"].startswith("vn.lienthong.dossier.")
+        assert event["sequence"] == 1
+    assert code.startswith("H55.242-")
