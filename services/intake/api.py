@@ -8,6 +8,7 @@ from pydantic import AfterValidator, model_validator
 from starlette.responses import Response
 
 from services.intake import acts
+from services.intake.attachments import described
 from services.intake.dossier import Actor, Dossier
 from services.intake.imports import Imports
 from services.intake.reading import CODE, actor_of, explanation, must_be_code, readable
@@ -218,6 +219,14 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
                 }
             )
         return {"items": items, "next_cursor": str(items[-1]["sequence"]) if len(envelopes) > PAGE else None}
+
+    @api.get("/v1/dossiers/{code}/attachments", tags=["dossiers"])
+    async def attachments(who: Reader, code: str) -> dict[str, Any]:
+        """The files that a dossier refers to: their size as storage has it, and whether they are what the digest says."""
+        await readable(service, store, who, code)
+        async with service.pool.acquire() as connection:
+            rows = await connection.fetch(store.queries["attachments_of"], code)
+        return {"items": [described(row) for row in rows], "next_cursor": None}
 
     @api.get("/v1/dossiers/{code}/explain", tags=["dossiers"])
     async def explain(who: Reader, code: str, lang: Literal["vi", "en"] = "vi") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Intake's composition root."""
 
 from services.intake.api import routes
+from services.intake.attachments import Attachments
 from services.intake.catalogue import catalogue_routes
 from services.intake.connector import Connector
 from services.intake.deadlines import deadline_routes
@@ -64,6 +65,10 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
+    attachments = Attachments(
+        service, store, settings.attachment_roots, settings.attachment_mb, settings.attachment_seconds
+    )
+    service.run_always("attachments", attachments.run)
     portals = Connector(
         service,
         store,

@@ -390,3 +390,40 @@ FROM (SELECT DISTINCT agency FROM intake.counter) a,
      generate_series(($1::timestamptz AT TIME ZONE 'Asia/Ho_Chi_Minh')::date,
                      ($2::timestamptz AT TIME ZONE 'Asia/Ho_Chi_Minh')::date, interval '1 day') d
 ON CONFLICT (agency, day) DO UPDATE SET last = c.last + excluded.last
+
+-- Attachments by reference.
+
+-- name: attachments_begin
+INSERT INTO intake.attachment_read (since, after) VALUES (clock_timestamp() - interval '1 minute', '')
+ON CONFLICT (one) DO NOTHING
+
+-- name: attachments_at
+SELECT since, after FROM intake.attachment_read FOR UPDATE
+
+-- name: moved_since
+SELECT code, recorded FROM intake.dossier WHERE (recorded, code) > ($1, $2) AND recorded < $3
+ORDER BY recorded, code LIMIT $4
+
+-- name: attachments_move
+UPDATE intake.attachment_read SET since = $1, after = $2
+
+-- name: attachments_note
+INSERT INTO intake.attachment AS a (code, ref, name, digest, state, next_at)
+SELECT code, ref, name, digest, 'waiting', clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n(code, ref, name, digest)
+ON CONFLICT (code, name, ref) DO UPDATE SET digest = excluded.digest, state = 'waiting', next_at = excluded.next_at
+WHERE a.digest IS DISTINCT FROM excluded.digest
+
+-- name: attachments_due
+SELECT code, name, ref, digest FROM intake.attachment WHERE state = 'waiting' AND next_at <= clock_timestamp()
+ORDER BY next_at LIMIT $1
+
+-- name: attachment_later
+UPDATE intake.attachment SET next_at = clock_timestamp() + $4::interval WHERE code = $1 AND name = $2 AND ref = $3
+
+-- name: attachment_checked
+UPDATE intake.attachment SET state = $4, size = $5, sha256 = $6, checked = clock_timestamp(), next_at = NULL
+WHERE code = $1 AND name = $2 AND ref = $3
+
+-- name: attachments_of
+SELECT name, ref, digest, state, size, sha256 FROM intake.attachment WHERE code = $1 ORDER BY name, ref

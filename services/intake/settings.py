@@ -18,6 +18,11 @@ class IntakeSettings(Settings):
     track_wrong_pins: int = Field(10, ge=1, le=40, description="Wrong pins for one code before its page is closed.")
     track_minutes: float = Field(15, gt=0, description="How long wrong pins are remembered, and the page stays closed.")
 
+    attachment_roots: list[str] = Field(
+        [], description="Folders and http(s) addresses below which references are followed; none: none is."
+    )
+    attachment_mb: int = Field(100, ge=1, description="Larger files are not read.")
+    attachment_seconds: float = Field(5.0, gt=0, description="How often it is looked for new references.")
     portal_seconds: float = Field(2.0, gt=0, description="How often it is looked what the portals are to be told.")
     portal_longest_pause: float = Field(300.0, gt=0, description="Between attempts at a portal that is down.")
     portal_parallel: int = Field(4, ge=1, le=50, description="Dossiers that one portal is told of at the same time.")

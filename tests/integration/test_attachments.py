@@ -1,0 +1,160 @@
+"""Attachments by reference: the digest is checked, the size read in storage, and no other file or address is reached."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from deploy.serving import HttpServer, listen
+from services.intake.attachments import NotAllowed, Roots
+from shared.security.tokens import Role
+from tests.harness import Backing, RunningSite, real_services, running_site
+from tests.integration.intake_site import HOME, client, done, received
+
+CONTENT = "Giấy khai sinh".encode()
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Storage:
+    """An S3-compatible address for the tests; it writes down what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.status = 200
+        listener = listen("storage", "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.server = HttpServer(Starlette(routes=[Route("/{path:path}", self._answer)]), listener)
+
+    async def _answer(self, request: Request) -> Response:
+        self.asked.append(request.url.path)
+        if request.url.path == "/bucket/away":
+            return RedirectResponse("/secret/a.pdf")
+        if request.url.path == "/bucket/none.pdf":
+            return Response(status_code=404)
+        return Response(CONTENT, self.status)
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[Storage]:
+    found = Storage()
+    found.server.start()
+    yield found
+    await found.server.stop()
+
+
+@pytest.fixture
+async def site(backing: Backing, storage: Storage, tmp_path: Path) -> AsyncIterator[RunningSite]:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "a.pdf").write_bytes(CONTENT)
+    (scans / "large.pdf").write_bytes(b"x" * ((1 << 20) + 1))
+    (tmp_path / "secret.pdf").write_bytes(CONTENT)
+    (scans / "link.pdf").symlink_to(tmp_path / "secret.pdf")
+    told: dict[str, Any] = {
+        "tick_seconds": 3600,
+        "attachment_roots": [str(scans), f"{storage.url}/bucket"],
+        "attachment_mb": 1,
+        "attachment_seconds": 0.05,
+    }
+    async with running_site(backing, *real_services("intake"), **told) as running:
+        yield running
+
+
+async def test_every_reference_is_looked_at_in_storage_and_nowhere_else(
+    site: RunningSite, storage: Storage, tmp_path: Path
+) -> None:
+    scans, other = tmp_path / "scans", "0" * 64
+    refs = {
+        str(scans / "a.pdf"): (DIGEST, "whole"),
+        f"file://{scans}/a.pdf": (f"sha256:{DIGEST.upper()}", "whole"),
+        "a.pdf": (None, "no-digest"),
+        f"{storage.url}/bucket/a.pdf": (DIGEST, "whole"),
+        f"{storage.url}/bucket/b.pdf": (other, "differs"),
+        f"{storage.url}/bucket/none.pdf": (DIGEST, "missing"),
+        f"{storage.url}/bucket/away": (DIGEST, "missing"),  # a redirect is not followed
+        str(scans / "none.pdf"): (DIGEST, "missing"),
+        "large.pdf": (DIGEST, "too-large"),
+        str(tmp_path / "secret.pdf"): (DIGEST, "not-allowed"),
+        "../secret.pdf": (DIGEST, "not-allowed"),
+        "link.pdf": (DIGEST, "not-allowed"),
+        f"{storage.url}/secret/a.pdf": (DIGEST, "not-allowed"),
+        f"{storage.url}/bucket/../secret/a.pdf": (DIGEST, "not-allowed"),
+        f"{storage.url}/bucket/%2e%2e/secret/a.pdf": (DIGEST, "not-allowed"),
+        "/etc/passwd": (None, "not-allowed"),
+    }
+    components = [
+        {"name": f"Giấy {number}", "ref": ref} | ({"digest": digest} if digest else {})
+        for number, (ref, (digest, _)) in enumerate(refs.items())
+    ]
+    desk = client(site, Role.DESK, HOME)
+    code = (await received(desk, components=components))["code"]
+
+    async def checked() -> dict[str, Any] | None:
+        answer = await desk.get(f"/v1/dossiers/{code}/attachments")
+        items = {item["ref"]: item for item in answer.json()["items"]}
+        return items if len(items) == len(refs) and all(i["state"] != "waiting" for i in items.values()) else None
+
+    found: dict[str, Any] = await site.until(checked)
+    assert {ref: item["state"] for ref, item in found.items()} == {ref: state for ref, (_, state) in refs.items()}
+    for item in found.values():
+        assert (item["size"] == len(CONTENT)) == (item["state"] in ("whole", "differs", "no-digest"))
+    assert not [path for path in storage.asked if not path.startswith("/bucket/")]
+
+    admin = client(site, Role.ADMIN)
+    await done(admin, code, "start")
+    await done(admin, code, "resolution", result="granted", electronic=True, ref=str(scans / "a.pdf"), digest=other)
+    await site.until(lambda: site.value("SELECT state = 'differs' FROM intake.attachment WHERE name = 'result'"))
+
+
+async def test_storage_that_is_away_is_asked_again(site: RunningSite, storage: Storage) -> None:
+    storage.status = 503
+    desk = client(site, Role.DESK, HOME)
+    parts = [{"name": "Giấy", "ref": f"{storage.url}/bucket/c.pdf", "digest": DIGEST}]
+    await received(desk, components=parts)
+    await site.until(lambda: site.value("SELECT next_at > now() + interval '1 minute' FROM intake.attachment"))
+    storage.status = 200
+    await site.fetch("UPDATE intake.attachment SET next_at = now()")
+    await site.until(lambda: site.value("SELECT state = 'whole' FROM intake.attachment"))
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "http://s3.local.evil.test/bucket/a",
+        "http://s3.local:81/bucket/a",
+        "https://s3.local/bucket/a",
+        "http://user@s3.local/bucket/a",
+        "http://s3.local@evil.test/bucket/a",
+        "http://s3.local/bucketother/a",
+        "http://s3.local/bucket/..%2fa",
+        "http://s3.local/bucket/%252e%252e/a",
+        "http://s3.local/bucket/a?x=http://evil",
+        "http://s3.local/bucket/\\..\\a",
+        "http://s3.local:x/bucket/a",
+        "http://169.254.169.254/latest/meta-data",
+        "ftp://s3.local/bucket/a",
+        "gopher://s3.local/bucket/a",
+        "file://evil.test/scans/a",
+        "/scans/../etc/passwd",
+        "file:///scans/%2e%2e/etc/passwd",
+        "/scans",
+        "",
+    ],
+)
+def test_nothing_but_what_lies_below_a_root(ref: str) -> None:
+    roots = Roots.of(["/scans", "http://s3.local/bucket"])
+    with pytest.raises(NotAllowed):
+        roots.place(ref)
+
+
+def test_what_lies_below_a_root() -> None:
+    roots = Roots.of(["file:///scans", "http://s3.local/bucket/"])
+    assert roots.place("http://S3.local:80/bucket/2026/a%20b.pdf") == "http://S3.local:80/bucket/2026/a%20b.pdf"
+    assert roots.place("/scans/2026/a.pdf") == roots.place("2026/a.pdf") == Path("/scans/2026/a.pdf")
+    assert not Roots.of([])
