@@ -148,10 +148,11 @@ class ScheduledReports:
                     connection, self._store, self._service.store_queries["complete"], directory, self._topics
                 )
             )["complete_to"]
+            began: Micros | None = await connection.fetchval(self._store["began"])
             published = []
             for period, wanted in due:
                 end = micros(last_instant(period.last))
-                if complete is None or micros(complete) <= end or not await self._kept(connection, wanted, end):
+                if complete is None or began is None or not began <= end < micros(complete):
                     continue
                 self._service.beat("reports")
                 async with connection.transaction():
@@ -163,10 +164,6 @@ class ScheduledReports:
                 published.append(number)
                 log.info("report-published", report=number)
         return published
-
-    async def _kept(self, connection: Connection, wanted: Wanted, end: Micros) -> bool:
-        began: Micros | None = await connection.fetchval(self._store["began"], list(wanted.agencies))
-        return began is not None and began <= end
 
 
 def reporters(directory: Directory, period: Reporting) -> list[tuple[str, list[str], bool]]:

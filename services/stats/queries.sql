@@ -188,8 +188,8 @@ WHERE from_day = $1 AND to_day = $2 AND agency = ANY ($3::text[]) AND known > $4
 SELECT number FROM {schema}.published_report WHERE number = ANY ($1::text[])
 
 -- name: began
--- When the first dossier of these agencies was heard of, microseconds since 1970: what ended before was not kept here.
-SELECT min(began) FROM {schema}.dossier WHERE agency = ANY ($1::text[])
+-- When the first dossier was heard of, microseconds since 1970: periods that ended before were not kept here.
+SELECT began FROM {schema}.dossier ORDER BY began LIMIT 1
 
 -- name: figures
 -- One row: every count of the Indicators JSON that comes from dossiers. $6 procedure, $7 field, null for all.
