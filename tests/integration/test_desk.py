@@ -8,7 +8,7 @@ import pytest
 
 from shared.security.tokens import Role
 from tests.harness import RunningSite
-from tests.integration.intake_site import HOME, OTHER, SAME_DAY, THREE_DAYS, client, received, site
+from tests.integration.intake_site import HOME, OTHER, SAME_DAY, THREE_DAYS, client, received, site, submitted
 
 __all__ = ["site"]
 
@@ -230,3 +230,46 @@ async def test_the_language_is_remembered(site: RunningSite) -> None:
     assert '<html lang="en">' in (await web.get("/desk/new")).text
     await web.get("/desk", params={"lang": "vi"})
     assert "Việc cần làm" in (await web.get("/desk")).text
+
+
+async def printed(web: httpx.AsyncClient, code: str, name: str) -> str:
+    """A form's page, which is also there as a PDF."""
+    pdf = await web.get(f"/desk/dossiers/{code}/forms/{name}.pdf")
+    assert (pdf.status_code, pdf.content[:5]) == (200, b"%PDF-"), name
+    page = await web.get(f"/desk/dossiers/{code}/forms/{name}")
+    assert page.status_code == 200
+    assert "<svg" in page.text  # the QR code
+    assert f"/track/{code}" in page.text
+    return page.text
+
+
+async def test_the_forms_of_refusal_apology_and_stop(site: RunningSite) -> None:
+    web = await log_in(site)
+    refused = (await submitted(client(site, Role.DESK, HOME)))["code"]
+    done = await do(web, refused, "refuse", reason="Không thuộc thẩm quyền")
+    assert "forms/refusal" in (await web.get(done.headers["location"])).text
+    page = await printed(web, refused, "refusal")
+    assert "Phiếu từ chối tiếp nhận, giải quyết hồ sơ" in page
+    assert "Không thuộc thẩm quyền" in page
+    assert (await web.get(f"/desk/dossiers/{refused}/forms/receipt")).status_code == 404
+
+    code = (await received(client(site, Role.DESK, HOME)))["code"]
+    answer = await do(web, code, "extension", reason="Mưa lũ kéo dài", due_at="2099-12-31T17:00")
+    assert answer.status_code == 303, answer.text
+    page = await printed(web, code, "apology")
+    assert "Mưa lũ kéo dài" in page
+    assert "17:00 31/12/2099" in page
+    assert (await do(web, code, "stop", reason="Người nộp đề nghị")).status_code == 303
+    assert "Người nộp đề nghị" in await printed(web, code, "stop")
+    slip = await printed(web, code, "control")
+    assert "Xin lỗi và hẹn lại ngày trả" in slip
+    assert "Nguyễn" not in slip  # it stays in the office and names nobody
+
+
+async def test_a_correction_takes_its_form_back(site: RunningSite) -> None:
+    web = await log_in(site)
+    code = (await received(client(site, Role.DESK, HOME)))["code"]
+    await do(web, code, "supplement-request", reason="nhầm")
+    assert (await web.get(f"/desk/dossiers/{code}/forms/supplement")).status_code == 200
+    await do(web, code, "correction", reason="nhầm")
+    assert (await web.get(f"/desk/dossiers/{code}/forms/supplement")).status_code == 404

@@ -80,6 +80,7 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "one receiving agency, overdue": ("listed_receiving", (HOME, "", None, True, None, LIMIT, None)),
     "the whole site": ("listed_site", (None, "", None, None, None, LIMIT)),
     "the whole site, a later page": ("listed_site", (None, "H55.50", None, None, None, LIMIT)),
+    "the whole site, codes that begin so": ("listed_site", (None, "", None, None, "H55.7-1905%", LIMIT)),
     "what a portal sent": ("listed_sent", ("portal", "", None, None, None, LIMIT, None)),
     "a person's dossiers": ("found", (["c77", "c78"], "", [HOME, "H55.77", "H55.78"], None, LIMIT)),
     "one dossier": ("dossiers", ([f"{HOME}-161126-0007"],)),
