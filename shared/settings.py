@@ -42,7 +42,7 @@ class Settings(BaseSettings):
 
     gap_wait: float = Field(10.0, gt=0, description="How long a consumer waits for a missing event before it asks.")
     session_seconds: float = Field(
-        15.0, ge=6, description="A consumer that is silent for longer loses its partitions to the others of its group."
+        8.0, ge=6, description="A consumer that is silent for longer loses its partitions to the others of its group."
     )
     breaker_limit: int = Field(100, ge=1, description="Parked events a minute that stop a consumer.")
     idempotency_days: float = Field(7, gt=0, description="How long answers to an Idempotency-Key are kept.")

@@ -15,7 +15,7 @@ import httpx
 from tests.bench.measure import Context, Figure, percentile, until
 from tests.bench.path import reconciled, send_lifecycles
 
-MILLIONS = 50_000  # dossiers at SCALE=1; the target speaks of 5,000,000 (SCALE=100)
+AT_SCALE_1 = 50_000  # dossiers at SCALE=1; the target speaks of 5,000,000 (SCALE=100)
 BASE = 2_000
 TABLES: dict[str, tuple[str, ...]] = {
     "intake": ("dossier", "contact", "event"),
@@ -25,8 +25,13 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 
 
+def at_size(met: bool, held: int) -> bool | None:
+    """A target of five million is met, or not, by five million alone."""
+    return met if held >= 5_000_000 else None
+
+
 def stored_wanted(context: Context) -> int:
-    return max(2 * BASE, int(MILLIONS * context.scale))
+    return max(2 * BASE, int(AT_SCALE_1 * context.scale))
 
 
 async def columns(connection: Any, schema: str, table: str) -> list[tuple[str, str]]:
@@ -98,11 +103,11 @@ async def stored(context: Context) -> list[Figure]:
         note = f"{held:,} dossiers stored"
         p7 = Figure(
             "P7", "P3 with dossiers stored, beside P3 on an empty database", ours, floor, "dossiers/s",
-            "ratio ≥ 0.9 (at 5,000,000)", ours / floor >= 0.9, note,
+            "ratio ≥ 0.9 (at 5,000,000)", at_size(ours / floor >= 0.9, held), note,
         )  # fmt: skip
         figures = [p7]
-        figures.append(await p12(context, connection, note))
-        figures.append(await p14(context, connection, note))
+        figures.append(await p12(context, connection, note, held))
+        figures.append(await p14(context, connection, note, held))
     finally:
         await connection.close()
     return figures
@@ -139,7 +144,7 @@ FROM bench_plain.plain WHERE agency = ANY ($1::text[]) AND (phase = 'pending' OR
 """
 
 
-async def p12(context: Context, connection: Any, note: str) -> Figure:
+async def p12(context: Context, connection: Any, note: str, held: int) -> Figure:
     """Indicators of a province over everything stored, now and at a past instant, beside hand-written SQL."""
     stack = context.stack
     context.say("P12")
@@ -167,12 +172,12 @@ async def p12(context: Context, connection: Any, note: str) -> Figure:
     ours, floor, then = (percentile(each, 0.95) * 1000 for each in (now, by_hand, past))
     return Figure(
         "P12", "indicators of a province's year, p95", ours, floor, "ms",
-        "p95 ≤ 100 ms now, ≤ 2 s at any as_of and known_at (at 5,000,000)", ours <= 100 and then <= 2000,
+        "p95 ≤ 100 ms now, ≤ 2 s at any as_of and known_at (at 5,000,000)", at_size(ours <= 100 and then <= 2000, held),
         f"{note}; at a past instant {then:.0f} ms; the ratio is of times, lower is better", {"past_ms": then},
     )  # fmt: skip
 
 
-async def p14(context: Context, connection: Any, note: str) -> Figure:
+async def p14(context: Context, connection: Any, note: str, held: int) -> Figure:
     """Lists, search and tracking at random places in everything stored."""
     stack, chance = context.stack, random.Random(14)
     context.say("P14")
@@ -213,5 +218,6 @@ async def p14(context: Context, connection: Any, note: str) -> Figure:
     worst = max(p95, key=lambda name: p95[name])
     return Figure(
         "P14", "lists, search and tracking, p95 of the slowest", p95[worst], None, "ms", "p95 ≤ 50 ms (at 5,000,000)",
-        p95[worst] <= 50, f"{note}; " + ", ".join(f"{name} {value:.0f}" for name, value in p95.items()), {"p95_ms": p95},
+        at_size(p95[worst] <= 50, held),
+        f"{note}; " + ", ".join(f"{name} {value:.0f}" for name, value in p95.items()), {"p95_ms": p95},
     )  # fmt: skip

@@ -128,7 +128,8 @@ async def p8(context: Context) -> Figure:
     ours = number * 5 / (time.monotonic() - began)
     return Figure(
         "P8", f"backlog of {number * 5} events after all consumers were down", ours, steady, "events/s",
-        "ratio ≥ 1.5 (at 200,000)", ours / steady >= 1.5, "the start of the processes is in it",
+        "ratio ≥ 1.5 (at 200,000: SCALE=5)", ours / steady >= 1.5 if events >= 200_000 else None,
+        "the start of the processes is in it",
     )  # fmt: skip
 
 
