@@ -12,6 +12,7 @@ from deploy.cli import (
     explain,
     imports,
     keys,
+    link,
     load,
     migrate,
     parked,
@@ -55,6 +56,7 @@ for _command in (
 app.command("import")(imports.import_)
 app.command()(demo.demo)
 app.add_typer(load.app, name="site")
+app.add_typer(link.app, name="link")
 app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(parked.app, name="parked")
 app.add_typer(keys.app, name="keys")

@@ -1,4 +1,4 @@
-"""HTTP of routing: transfers, official documents, links."""
+"""HTTP of routing: transfers and official documents."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,15 +11,16 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import JSONResponse, Response
 
 from services.routing import document as documents
+from services.routing.crossing import Crossing, site_of
 from services.routing.document import SENDER_OPERATIONS, Document, DocumentRefusal, document_id, envelope_of
-from services.routing.handlers import transfer_envelopes
 from services.routing.store import Store
 from services.routing.transfer import NotAllowed, Transfer, Walk, WrongTarget, next_steps
-from services.routing.views import Views
 from shared.contracts.codes import LOCAL_ZONE, AgencyCode, DossierCodeText, Name, Text, local_day, uuid7
 from shared.contracts.events import DocumentState, Paper, Result, TransferState
 from shared.directory.directory import Directory, DirectoryError
 from shared.security.access import in_scope, scope_of
+from shared.security.peers import Identity, PeerRefused
+from shared.security.sealing import SealBroken, unseal_with
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.store.pool import Connection
@@ -106,7 +107,7 @@ class NewDocument(Body):
 Act = Callable[[Walk, Directory, datetime], None]
 
 
-def routes(service: Service, store: Store, views: Views) -> APIRouter:
+def routes(service: Service, store: Store, crossing: Crossing, identity: Identity) -> APIRouter:
     api = router()
     writes = Writes(service)
 
@@ -146,7 +147,26 @@ def routes(service: Service, store: Store, views: Views) -> APIRouter:
             found = await store.transfer(connection, transfer_id(which))
         if found is None or not in_scope(who, service.directory.current, found[0].sender, found[0].receiver):
             raise not_found("This transfer")
-        return JSONResponse(transfer_json(*found, who), headers={"ETag": etag(found[0].version)})
+        transfer, dossier_state, home = found
+        body = transfer_json(transfer, dossier_state, who, home)
+        if home is not None and may_see_the_person(who, transfer, service.directory.current):
+            body["applicant"] = await applicant(who, transfer.dossier)
+        return JSONResponse(body, headers={"ETag": etag(transfer.version)})
+
+    async def applicant(who: Principal, dossier: str) -> dict[str, Any] | None:
+        """The person behind another site's dossier, whom a transfer has given to an officer here; the read is recorded."""
+        async with service.pool.acquire() as connection, connection.transaction():
+            person = await store.sealed(connection, dossier)
+            if person is None:
+                return None
+            await connection.execute(
+                service.store_queries["access_put"], who.subject, who.role.value, dossier, "applicant"
+            )
+        try:
+            data_key = identity.open(person.wrapped)
+            return unseal_with(data_key, person.contact_ref, person.nonce, person.ciphertext)
+        except (PeerRefused, SealBroken):
+            return None
 
     async def operate(request: Request, wanted: UUID, who: Principal, side: Sequence[Role], act: Act) -> Response:
         """One act on a transfer by its receiver (RECEIVER) or its sender (SENDER)."""
@@ -160,6 +180,9 @@ def routes(service: Service, store: Store, views: Views) -> APIRouter:
             mine, whose = (found[0].receiver, "receives") if side is RECEIVER else (found[0].sender, "has sent")
             if not in_scope(who, directory, mine):
                 raise forbidden(f"This is for the agency that {whose} the transfer.")
+            if (found[2] is not None) if side is SENDER else (site_of(directory, mine) != crossing.site):
+                where = found[2] or site_of(directory, mine)
+                raise Problem(409, "not-home", f"This is done on the site {where} alone.")
             dossier = (await store.lock(connection, [found[0].dossier]))[found[0].dossier]
             walk = (await store.walks(connection, [dossier]))[dossier.code]
             check_if_match(request, etag(walk.transfers[wanted].version))
@@ -175,15 +198,15 @@ def routes(service: Service, store: Store, views: Views) -> APIRouter:
                 ) from None
             except WrongTarget as refusal:
                 raise invalid(refusal.detail, "/to", refusal.code) from None
-            envelopes = transfer_envelopes(dossier, walk, now, service.source)
+            out = crossing.out(directory, now)
+            out.transfers(dossier, walk)
             await store.write(connection, [dossier], [walk])
-            seen = await views.mirror(connection, {dossier.code: dossier}, [(each, None) for each in envelopes])
-            await service.log.append(connection, [*envelopes, *seen])
+            await crossing.flush(connection, out, {dossier.code: dossier})
             after = walk.transfers[wanted]
             headers = {"ETag": etag(after.version)}
             if after.replaced_by is not None:
                 headers["Location"] = f"/v1/transfers/{after.replaced_by}"
-            return Answer(200, transfer_json(after, walk.state, who), headers)
+            return Answer(200, transfer_json(after, walk.state, who, walk.home), headers)
 
         return await writes.write(request, who, run)
 
@@ -401,16 +424,6 @@ def routes(service: Service, store: Store, views: Views) -> APIRouter:
         """The receiver gives it to one of its units: 04. `to` names the unit, never a person."""
         return await handle(request, which, who, "assign", assignee=body.to)
 
-    # --------------------------------------------------------------------------------------------------- links
-
-    @api.get("/v1/links", tags=["links"])
-    async def links(
-        who: Asking, cursor: Annotated[str | None, Query(pattern=r"^[0-9A-Z.]{1,64}$")] = None
-    ) -> dict[str, Any]:
-        """The sites that this one is linked to."""
-        allow(who, Role.OPERATOR, Role.AUDITOR)
-        return {"items": [], "next_cursor": None}
-
     return api
 
 
@@ -435,7 +448,7 @@ def local_time(instant: datetime | None) -> str | None:
     return None if instant is None else instant.astimezone(LOCAL_ZONE).isoformat()
 
 
-def transfer_json(transfer: Transfer, dossier_state: int, who: Principal) -> dict[str, Any]:
+def transfer_json(transfer: Transfer, dossier_state: int, who: Principal, home: str | None = None) -> dict[str, Any]:
     """A transfer as it is answered; what is not there is left out, but for the due date.
 
     The officer's note and papers are for the parties: auditor and operator see no personal data.
@@ -445,6 +458,7 @@ def transfer_json(transfer: Transfer, dossier_state: int, who: Principal) -> dic
         "need": transfer.need,
         "result": transfer.result,
         "redirected_from": transfer.redirected_from,
+        "home": home,
         "replaces": _text(transfer.replaces),
         "new_transfer": _text(transfer.replaced_by),
     }
@@ -462,11 +476,20 @@ def transfer_json(transfer: Transfer, dossier_state: int, who: Principal) -> dic
         "asked_at": local_time(transfer.asked_at),
         "changed_at": local_time(transfer.changed_at),
         **{name: value for name, value in optional.items() if value is not None},
-        "next_steps": list(next_steps(transfer, dossier_state)),
+        "next_steps": list(next_steps(transfer, dossier_state, home)),
     }
     if transfer.documents and who.role not in (Role.AUDITOR, Role.OPERATOR):
         answer["documents"] = [paper.model_dump(exclude_none=True) for paper in transfer.documents]
     return answer
+
+
+def may_see_the_person(who: Principal, transfer: Transfer, directory: Directory) -> bool:
+    """An officer of the receiver, or the admin, while the transfer is open (law 91/2025: as long as it is needed)."""
+    return (
+        who.role in (Role.OFFICER, Role.ADMIN)
+        and transfer.state in ("delivered", "accepted")
+        and in_scope(who, directory, transfer.receiver)
+    )
 
 
 def new_document(body: NewDocument, directory: Directory, now: datetime) -> Document:

@@ -2,11 +2,18 @@
 
 from services.routing.api import routes
 from services.routing.closures import Closures
+from services.routing.crossing import Crossing
+from services.routing.directories import Directories
+from services.routing.dispatch import Dispatch
 from services.routing.handlers import CONSUMES, Handlers
+from services.routing.link_store import LinkStore
+from services.routing.links import Links
+from services.routing.links_api import link_routes
 from services.routing.settings import RoutingSettings
 from services.routing.store import Store
 from services.routing.subscribers_api import subscriber_routes
 from services.routing.views import Views
+from shared.security.peers import Identity
 from shared.service import Service
 from shared.web.common import common_routes
 
@@ -22,13 +29,23 @@ def create(settings: RoutingSettings | None = None) -> Service:
         title="Liên Thông: routing",
         description="Forwards a dossier to the agencies that must work on it and brings the answer back.",
     )
-    store = Store(service.schema)
+    store, link_store = Store(service.schema), LinkStore(service.schema)
+    identity = Identity(settings.site, settings.keys_dir)
+    directories = Directories(service, link_store, identity)
     views = Views(service)
-    service.consume(CONSUMES, Handlers(service, store, views).apply)
+    crossing = Crossing(service, store, link_store, directories, views)
+    links = Links(service, link_store, crossing, directories, identity)
+    service.consume(CONSUMES, Handlers(service, store, crossing).apply)
     service.app.include_router(common_routes(service))
-    service.app.include_router(routes(service, store, views))
+    service.app.include_router(routes(service, store, crossing, identity))
+    service.app.include_router(link_routes(service, link_store, links, identity))
     service.app.include_router(subscriber_routes(service, views))
-    closures = Closures(service, store, views, settings.closure_poll)
+    service.on_start(links.refresh)
+    service.run_always("peers", links.keep)
+    service.run_always("links-lower", links.run_own)
+    service.run_always("links-upper", links.run_upper)
+    service.run_always("dispatch", Dispatch(service, store, link_store, crossing).run)
+    closures = Closures(service, store, crossing, settings.closure_poll)
     service.on_start(closures.watch)
     service.run_always("closures", closures.run)
     service.run_always("views", views.run)

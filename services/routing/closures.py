@@ -3,9 +3,8 @@
 import asyncio
 from datetime import date
 
-from services.routing.handlers import transfer_envelopes
+from services.routing.crossing import Crossing
 from services.routing.store import Store
-from services.routing.views import Views
 from shared.contracts.codes import local_day, uuid7
 from shared.directory.directory import Directory, NoTarget
 from shared.service import Service
@@ -16,8 +15,8 @@ BATCH = 500
 class Closures:
     """Looks after each load of the directory, and every now and then, because an agency closes at midnight by itself."""
 
-    def __init__(self, service: Service, store: Store, views: Views, poll: float) -> None:
-        self._service, self._store, self._views, self._poll = service, store, views, poll
+    def __init__(self, service: Service, store: Store, crossing: Crossing, poll: float) -> None:
+        self._service, self._store, self._crossing, self._poll = service, store, crossing, poll
         self._changed = asyncio.Event()
 
     async def watch(self) -> None:
@@ -54,10 +53,10 @@ class Closures:
                 walk = (await self._store.walks(connection, [dossier]))[code]
                 now = await self._service.log.now(connection)
                 walk.leave_closed({each: uuid7() for each in transfers}, directory, now)
-                envelopes = transfer_envelopes(dossier, walk, now, self._service.source)
+                out = self._crossing.out(directory, now)
+                out.transfers(dossier, walk)
                 await self._store.write(connection, [dossier], [walk])
-                seen = await self._views.mirror(connection, {code: dossier}, [(each, None) for each in envelopes])
-                await self._service.log.append(connection, [*envelopes, *seen])
+                await self._crossing.flush(connection, out, {code: dossier})
             self._service.wake()
         return sum(len(transfers) for transfers in found.values())
 

@@ -30,6 +30,7 @@ class Dossier:
     """One dossier as routing knows it. `state` 0: not seen yet. `routed`: its route was started and not undone.
 
     `confidential` once is confidential for good. The sequences are those of its transfer and of its public events.
+    `home`: the site that it belongs to, when that is another; `copied_…`: how many of its events went to the upper site.
     """
 
     code: str
@@ -45,6 +46,9 @@ class Dossier:
     transfer_recorded: datetime | None = None
     public_sequence: int = 0
     public_recorded: datetime | None = None
+    home: str | None = None
+    copied_dossier: int = 0
+    copied_transfer: int = 0
 
     def contradicts(self, data: DossierEvent) -> str | None:
         """Why the event cannot follow what was applied before; None: it can."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.routing.dossier import TRANSFER_TOPIC, Dossier
+from services.routing.crossing import Crossing, Out
+from services.routing.dossier import Dossier
 from services.routing.store import Store
 from services.routing.transfer import ENDED, Walk
-from services.routing.views import Views
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import (
     DossierCorrected,
@@ -17,7 +17,6 @@ from shared.contracts.events import (
     DossierStopped,
     DossierWithdrawn,
 )
-from shared.directory.directory import Directory
 from shared.service import Service
 from shared.store.inbox import Fault, Received
 from shared.store.pool import Connection
@@ -28,8 +27,8 @@ CONSUMES = ("lienthong.dossier.v1",)
 class Handlers:
     """Follows the dossiers, walks their routes, and keeps the public topic."""
 
-    def __init__(self, service: Service, store: Store, views: Views) -> None:
-        self._service, self._store, self._views = service, store, views
+    def __init__(self, service: Service, store: Store, crossing: Crossing) -> None:
+        self._service, self._store, self._crossing = service, store, crossing
 
     async def apply(self, connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
         """The effect of a batch: two to seven statements, whatever its size. See shared.store.inbox.Apply."""
@@ -37,9 +36,7 @@ class Handlers:
         concerned = {e.envelope.subject for e in events if bears_on_the_route(e.data)}
         routed = [dossiers[code] for code in sorted(concerned & dossiers.keys()) if dossiers[code].routed]
         batch = Batch(
-            directory=self._service.directory.current,
-            source=self._service.source,
-            now=await self._service.log.now(connection),
+            out=self._crossing.out(self._service.directory.current, await self._service.log.now(connection)),
             dossiers=dossiers,
             walks=await self._store.walks(connection, routed),
         )
@@ -48,9 +45,7 @@ class Handlers:
         followed = [dossiers[code] for code in sorted(batch.followed)]
         await self._store.write(connection, followed, batch.walks.values())
         said = [(e.envelope, e.data) for index, e in enumerate(events) if index in batch.taken]
-        said += [(envelope, None) for envelope in batch.out if envelope.topic == TRANSFER_TOPIC]
-        seen = await self._views.mirror(connection, batch.dossiers, said)
-        await self._service.log.append(connection, [*batch.out, *seen])
+        await self._crossing.flush(connection, batch.out, batch.dossiers, said)
         return batch.faults
 
 
@@ -63,14 +58,12 @@ class Batch:
     """A batch of dossier events taken one by one, in memory: the dossiers and walks that it changes, the events that it
     makes, and what it refuses."""
 
-    def __init__(
-        self, *, directory: Directory, source: str, now: datetime, dossiers: dict[str, Dossier], walks: dict[str, Walk]
-    ) -> None:
-        self._directory, self._source, self._now = directory, source, now
+    def __init__(self, *, out: Out, dossiers: dict[str, Dossier], walks: dict[str, Walk]) -> None:
+        self._directory, self._source, self._now = out.directory, out.source, out.now
         self.dossiers, self.walks = dossiers, walks
         self.followed: set[str] = set()
         self.taken: set[int] = set()
-        self.out: list[Envelope] = []
+        self.out = out
         self.faults: dict[int, Fault] = {}
         self._stopped: set[str] = set()
 
@@ -90,7 +83,8 @@ class Batch:
         procedure = self._directory.procedures.get(data.procedure)
         dossier.follow(envelope.id, data, confidential=procedure is not None and procedure.confidential)
         if not dossier.confidential:
-            self.out.append(dossier.say_public(envelope, data, self._now, self._source))
+            self.out.events.append(dossier.say_public(envelope, data, self._now, self._source))
+        self.out.dossier_event(dossier, envelope)
         walk = self.walks.get(code)
         if isinstance(data, DossierProcessingStarted) and starts_a_route(envelope, data):
             entered = before if data.previous == data.state and before is not None else envelope.id
@@ -123,19 +117,12 @@ class Batch:
         return max(self._now, envelope.time)
 
     def _say(self, dossier: Dossier, walk: Walk) -> None:
-        self.out.extend(transfer_envelopes(dossier, walk, self._now, self._source))
+        self.out.transfers(dossier, walk)
 
 
 def starts_a_route(envelope: Envelope, data: DossierEvent) -> bool:
     """Mode history makes no transfers; without a route the desk's agency does it all (contract, "Route.")."""
     return isinstance(data, DossierProcessingStarted) and bool(data.route) and envelope.mode == "live"
-
-
-def transfer_envelopes(dossier: Dossier, walk: Walk, recorded: datetime, source: str) -> list[Envelope]:
-    """What the walk has made, numbered on its dossier's line; it is then said."""
-    envelopes = [dossier.say_transfer(event, happened, recorded, source) for happened, event in walk.events]
-    walk.events.clear()
-    return envelopes
 
 
 def reason_of_the_end(data: DossierEvent) -> str:

@@ -2,21 +2,25 @@
 
 -- name: dossiers_lock
 SELECT d.code, d.state, d.agency, d.deciding_agency, d.procedure, d.confidential, d.due_at, d.routed, d.last_event,
-       d.transfer_sequence, d.transfer_recorded, d.public_sequence, d.public_recorded
+       d.transfer_sequence, d.transfer_recorded, d.public_sequence, d.public_recorded, d.home, d.copied_dossier,
+       d.copied_transfer
 FROM {schema}.dossier d JOIN unnest($1::text[]) AS w(code) USING (code)
 ORDER BY d.code
 FOR UPDATE OF d
 
 -- name: dossiers_write
 INSERT INTO {schema}.dossier (code, state, agency, deciding_agency, procedure, confidential, due_at, routed, last_event,
-                              transfer_sequence, transfer_recorded, public_sequence, public_recorded)
+                              transfer_sequence, transfer_recorded, public_sequence, public_recorded, home,
+                              copied_dossier, copied_transfer)
 SELECT * FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::timestamptz[],
-                     $8::boolean[], $9::uuid[], $10::int[], $11::timestamptz[], $12::int[], $13::timestamptz[])
+                     $8::boolean[], $9::uuid[], $10::int[], $11::timestamptz[], $12::int[], $13::timestamptz[],
+                     $14::text[], $15::int[], $16::int[])
 ON CONFLICT (code) DO UPDATE SET state = excluded.state, agency = excluded.agency,
     deciding_agency = excluded.deciding_agency, procedure = excluded.procedure, confidential = excluded.confidential,
     due_at = excluded.due_at, routed = excluded.routed, last_event = excluded.last_event,
     transfer_sequence = excluded.transfer_sequence, transfer_recorded = excluded.transfer_recorded,
-    public_sequence = excluded.public_sequence, public_recorded = excluded.public_recorded
+    public_sequence = excluded.public_sequence, public_recorded = excluded.public_recorded,
+    copied_dossier = excluded.copied_dossier, copied_transfer = excluded.copied_transfer
 
 -- name: routes
 SELECT dossier, steps::text AS steps, started, entered FROM {schema}.route WHERE dossier = ANY ($1::text[])
@@ -46,7 +50,7 @@ ON CONFLICT (id) DO UPDATE SET state = excluded.state, changed_at = excluded.cha
     documents = excluded.documents, undone = excluded.undone, replaced_by = excluded.replaced_by
 
 -- name: transfer
-SELECT t.*, d.state AS dossier_state
+SELECT t.*, d.state AS dossier_state, d.home
 FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
 WHERE t.id = $1
 
@@ -87,10 +91,10 @@ WHERE t.id > $1 AND t.state = ANY ($2::text[])
 ORDER BY t.id LIMIT $3
 
 -- name: transfers_at
--- Open transfers that lie with these agencies.
-SELECT id, dossier FROM {schema}.transfer
-WHERE receiver = ANY ($1::text[]) AND state IN ('requested', 'sent', 'delivered', 'accepted')
-ORDER BY dossier, id LIMIT $2
+-- Open transfers of our own dossiers that lie with these agencies; of others' their home decides.
+SELECT t.id, t.dossier FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
+WHERE t.receiver = ANY ($1::text[]) AND t.state IN ('requested', 'sent', 'delivered', 'accepted') AND d.home IS NULL
+ORDER BY t.dossier, t.id LIMIT $2
 
 -- name: document_lock
 SELECT * FROM {schema}.document WHERE id = $1 FOR UPDATE
@@ -185,3 +189,180 @@ JOIN (SELECT DISTINCT aggregateid FROM {schema}.event
       WHERE aggregatetype IN ('public.dossier', 'transfer') AND recorded >= $1) recent ON recent.aggregateid = d.code
 JOIN {schema}.inbox i ON i.topic = 'lienthong.dossier.v1' AND i.key = d.code
 WHERE NOT d.confidential ORDER BY d.code
+
+-- name: transfers_to_send
+-- Transfers of our own dossiers that wait for another site, in the order in which they were asked for.
+SELECT t.id, t.dossier, t.receiver FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
+WHERE t.state = 'requested' AND d.home IS NULL AND (t.asked_at, t.id) > ($1, $2)
+ORDER BY t.asked_at, t.id LIMIT $3
+
+-- name: sealed_put
+INSERT INTO {schema}.sealed (dossier, contact_ref, nonce, ciphertext, wrapped)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+ON CONFLICT (dossier) DO UPDATE SET contact_ref = excluded.contact_ref, nonce = excluded.nonce,
+    ciphertext = excluded.ciphertext, wrapped = excluded.wrapped
+
+-- name: sealed
+SELECT contact_ref, nonce, ciphertext, wrapped FROM {schema}.sealed WHERE dossier = $1
+
+-- name: behind_copies
+-- Our own dossiers of which the upper site has not been told all that is known here.
+SELECT d.code FROM {schema}.dossier d
+JOIN {schema}.inbox i ON i.key = d.code AND i.topic = 'lienthong.dossier.v1'
+WHERE d.home IS NULL AND d.code > $1 AND (d.copied_dossier < i.sequence OR d.copied_transfer < d.transfer_sequence)
+ORDER BY d.code LIMIT $2
+
+-- name: applied_of
+SELECT key, sequence FROM {schema}.inbox WHERE topic = 'lienthong.dossier.v1' AND key = ANY ($1::text[])
+
+-- name: copies_lock
+SELECT c.code, c.home, c.dossier_sequence, c.transfer_sequence, c.sequence, c.recorded
+FROM {schema}.copy c JOIN unnest($1::text[]) AS w(code) USING (code)
+ORDER BY c.code FOR UPDATE OF c
+
+-- name: copies_write
+INSERT INTO {schema}.copy (code, home, dossier_sequence, transfer_sequence, sequence, recorded)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::int[], $6::timestamptz[])
+ON CONFLICT (code) DO UPDATE SET dossier_sequence = excluded.dossier_sequence,
+    transfer_sequence = excluded.transfer_sequence, sequence = excluded.sequence, recorded = excluded.recorded
+
+-- name: links
+SELECT l.*, o.epoch, o.number, o.sent_epoch, o.sent_number, o.confirmed_epoch, o.confirmed_number, o.recovering,
+       i.epoch AS in_epoch, i.number AS in_number
+FROM {schema}.link l JOIN {schema}.link_out o USING (peer) JOIN {schema}.link_in i USING (peer)
+ORDER BY l.side DESC, l.peer
+
+-- name: link_put
+INSERT INTO {schema}.link (peer, side, name, state, bus, keys, ticket, reaches)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (peer) DO UPDATE SET side = excluded.side, name = excluded.name, state = excluded.state, bus = excluded.bus,
+    keys = excluded.keys, ticket = excluded.ticket
+
+-- name: link_states_put
+WITH made AS (INSERT INTO {schema}.link_out (peer) VALUES ($1) ON CONFLICT (peer) DO NOTHING)
+INSERT INTO {schema}.link_in (peer) VALUES ($1) ON CONFLICT (peer) DO NOTHING
+
+-- name: link_confirm
+UPDATE {schema}.link SET state = 'active', name = $2, keys = $3 WHERE peer = $1
+
+-- name: link_active
+UPDATE {schema}.link SET state = 'active' WHERE peer = $1 AND state = 'joined'
+
+-- name: link_pause
+UPDATE {schema}.link SET paused = $2 WHERE peer = $1 RETURNING peer
+
+-- name: link_heard
+UPDATE {schema}.link
+SET heard = now(), tick = $2, offset_ms = $3, complete = coalesce($4, complete), reaches = $5
+WHERE peer = $1 AND tick < $2 RETURNING peer
+
+-- name: link_refused
+UPDATE {schema}.link
+SET refused = jsonb_set(refused, ARRAY[$2::text], to_jsonb(coalesce((refused ->> $2)::bigint, 0) + $3::bigint))
+WHERE peer = $1
+
+-- name: link_directory_sent
+UPDATE {schema}.link SET directory = $2 WHERE peer = $1
+
+-- name: out_lock
+SELECT * FROM {schema}.link_out WHERE peer = $1 FOR UPDATE
+
+-- name: out_write
+UPDATE {schema}.link_out
+SET epoch = $2, number = $3, chain = $4, sent_epoch = $5, sent_number = $6, confirmed_epoch = $7, confirmed_number = $8,
+    recovering = $9
+WHERE peer = $1
+
+-- name: sent_put
+INSERT INTO {schema}.link_sent (peer, epoch, number, id, at, kind, digest, chain, body)
+SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
+                         $9::text[])
+
+-- name: sent_page
+-- From after a place on, in one epoch: what is published next.
+SELECT epoch, number, digest, chain, body FROM {schema}.link_sent
+WHERE peer = $1 AND (epoch, number) > ($2, $3) ORDER BY epoch, number LIMIT $4
+
+-- name: sent_moved
+-- The records up to a place are on the bus; a rewind that came meanwhile stands.
+UPDATE {schema}.link_out SET sent_epoch = $4, sent_number = $5
+WHERE peer = $1 AND sent_epoch = $2 AND sent_number = $3 AND NOT recovering
+
+-- name: sent_chain
+SELECT chain FROM {schema}.link_sent WHERE peer = $1 AND epoch = $2 AND number = $3
+
+-- name: sent_chain_before_epoch
+SELECT chain FROM {schema}.link_sent WHERE peer = $1 AND epoch < $2 ORDER BY epoch DESC, number DESC LIMIT 1
+
+-- name: sent_to_limbo
+UPDATE {schema}.link_sent SET epoch = NULL, number = NULL, chain = NULL WHERE peer = $1 AND (epoch, number) > ($2, $3)
+
+-- name: limbo_forget
+DELETE FROM {schema}.link_sent WHERE peer = $1 AND epoch IS NULL AND id = ANY ($2::uuid[])
+
+-- name: limbo
+SELECT ord, digest FROM {schema}.link_sent WHERE peer = $1 AND epoch IS NULL ORDER BY ord
+
+-- name: limbo_number
+UPDATE {schema}.link_sent s SET epoch = n.epoch, number = n.number, chain = n.chain
+FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[]) AS n(ord, epoch, number, chain) WHERE s.ord = n.ord
+
+-- name: waiting
+SELECT count(*) FILTER (WHERE (epoch, number) > ($2, $3) OR epoch IS NULL) AS waiting FROM {schema}.link_sent
+WHERE peer = $1 AND (epoch IS NULL OR (epoch, number) > ($2, $3))
+
+-- name: in_lock
+SELECT * FROM {schema}.link_in WHERE peer = $1 FOR UPDATE
+
+-- name: in_read
+SELECT * FROM {schema}.link_in WHERE peer = $1
+
+-- name: in_write
+UPDATE {schema}.link_in SET epoch = $2, number = $3, chain = $4 WHERE peer = $1
+
+-- name: in_moved
+UPDATE {schema}.link_in SET topic_id = $2, next_offset = $3 WHERE peer = $1
+
+-- name: received_ids
+SELECT id FROM {schema}.link_received WHERE peer = $1 AND id = ANY ($2::uuid[])
+
+-- name: received_put
+INSERT INTO {schema}.link_received (peer, epoch, number, id, at, kind, digest, body, outcome)
+SELECT $1, $2, * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[])
+
+-- name: received_after
+SELECT epoch, number, body FROM {schema}.link_received
+WHERE peer = $1 AND (epoch, number) > ($2, $3) ORDER BY epoch, number LIMIT $4
+
+-- name: digests
+-- Of each local day since $2 and each direction: how many envelopes, and one digest over theirs in their order.
+SELECT 'out' AS direction, (at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date AS day, count(*) AS envelopes,
+       encode(sha256(convert_to(string_agg(digest, '' ORDER BY epoch, number), 'UTF8')), 'hex') AS ours
+FROM {schema}.link_sent WHERE peer = $1 AND epoch IS NOT NULL AND at >= $2 GROUP BY 2
+UNION ALL
+SELECT 'in', (at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date, count(*),
+       encode(sha256(convert_to(string_agg(digest, '' ORDER BY epoch, number), 'UTF8')), 'hex')
+FROM {schema}.link_received WHERE peer = $1 AND at >= $2 GROUP BY 2
+ORDER BY 2, 1
+
+-- name: digests_theirs
+SELECT day, direction, theirs FROM {schema}.link_digest WHERE peer = $1 AND day >= $2
+
+-- name: digests_put
+INSERT INTO {schema}.link_digest (peer, day, direction, theirs)
+SELECT $1, * FROM unnest($2::date[], $3::text[], $4::text[])
+ON CONFLICT (peer, day, direction) DO UPDATE SET theirs = excluded.theirs
+
+-- name: site_keys
+SELECT site, seal FROM {schema}.site_key
+
+-- name: site_keys_put
+INSERT INTO {schema}.site_key (site, seal) SELECT site, seal::jsonb FROM unnest($1::text[], $2::text[]) AS w(site, seal)
+ON CONFLICT (site) DO UPDATE SET seal = excluded.seal
+
+-- name: adopted
+SELECT kind, id, digest FROM {schema}.adopted WHERE peer = $1
+
+-- name: adopted_put
+INSERT INTO {schema}.adopted (peer, kind, id, digest) SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+ON CONFLICT (peer, kind, id) DO UPDATE SET digest = excluded.digest

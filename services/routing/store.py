@@ -1,7 +1,9 @@
 """All SQL of routing: dossiers with their walks, transfers for the lists, documents."""
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -32,6 +34,9 @@ _DOSSIER = (
     "transfer_recorded",
     "public_sequence",
     "public_recorded",
+    "home",
+    "copied_dossier",
+    "copied_transfer",
 )
 _TRANSFER = (
     "id",
@@ -80,6 +85,27 @@ _DOCUMENT = (
 )
 
 
+class Sealed(NamedTuple):
+    """A person as one site passes it to another: sealed under the person's key, that key wrapped to the other site (JWE)."""
+
+    contact_ref: str
+    nonce: str
+    ciphertext: str
+    wrapped: str
+
+
+@dataclass(slots=True)
+class Copy:
+    """How far a lower site's dossier was copied: its own two sequences, and ours on the topic of copies."""
+
+    code: str
+    home: str
+    dossier_sequence: int
+    transfer_sequence: int
+    sequence: int
+    recorded: datetime
+
+
 class Store:
     """Reads and writes within the caller's transaction. A dossier's row is the lock of all that belongs to it."""
 
@@ -98,7 +124,7 @@ class Store:
         if not dossiers:
             return {}
         codes = [dossier.code for dossier in dossiers]
-        walks = {d.code: Walk(d.code, d.agency, d.state, d.due_at) for d in dossiers}
+        walks = {d.code: Walk(d.code, d.agency, d.state, d.due_at, d.home) for d in dossiers}
         for row in await connection.fetch(self._queries["routes"], codes):
             walk = walks[row["dossier"]]
             walk.route, walk.started, walk.entered = STEPS.validate_json(row["steps"]), row["started"], row["entered"]
@@ -127,10 +153,10 @@ class Store:
 
     # ----------------------------------------------------------------------------------------------- transfers
 
-    async def transfer(self, connection: Connection, which: UUID) -> tuple[Transfer, int] | None:
-        """A transfer and its dossier's state."""
+    async def transfer(self, connection: Connection, which: UUID) -> tuple[Transfer, int, str | None] | None:
+        """A transfer, its dossier's state, and its dossier's home when that is another site."""
         row = await connection.fetchrow(self._queries["transfer"], which)
-        return None if row is None else (transfer_of(row), row["dossier_state"])
+        return None if row is None else (transfer_of(row), row["dossier_state"], row["home"])
 
     async def transfers(
         self,
@@ -165,6 +191,43 @@ class Store:
         for row in await connection.fetch(self._queries["transfers_at"], sorted(agencies), limit):
             found.setdefault(row["dossier"], []).append(row["id"])
         return found
+
+    async def to_send(
+        self, connection: Connection, after: tuple[datetime, UUID], limit: int
+    ) -> list[tuple[UUID, str, str]]:
+        """Transfers that wait for another site, in the order in which they were asked for: id, dossier, receiver."""
+        rows = await connection.fetch(self._queries["transfers_to_send"], *after, limit)
+        return [(row["id"], row["dossier"], row["receiver"]) for row in rows]
+
+    # ----------------------------------------------------------------------------------- other sites' dossiers
+
+    async def put_sealed(self, connection: Connection, people: Mapping[str, Sealed]) -> None:
+        """The people behind other sites' dossiers, by code."""
+        if people:
+            columns = list(zip(*((code, *person) for code, person in people.items()), strict=True))
+            await connection.execute(self._queries["sealed_put"], *map(list, columns))
+
+    async def sealed(self, connection: Connection, dossier: str) -> Sealed | None:
+        row = await connection.fetchrow(self._queries["sealed"], dossier)
+        return None if row is None else Sealed(*row.values())
+
+    async def behind_copies(self, connection: Connection, after: str, limit: int) -> list[str]:
+        rows = await connection.fetch(self._queries["behind_copies"], after, limit)
+        return [row["code"] for row in rows]
+
+    async def applied(self, connection: Connection, codes: Collection[str]) -> dict[str, int]:
+        """How many of each dossier's events have been applied here."""
+        rows = await connection.fetch(self._queries["applied_of"], sorted(codes))
+        return {row["key"]: row["sequence"] for row in rows}
+
+    async def lock_copies(self, connection: Connection, codes: Collection[str]) -> dict[str, Copy]:
+        rows = await connection.fetch(self._queries["copies_lock"], sorted(codes))
+        return {row["code"]: Copy(*row.values()) for row in rows}
+
+    async def write_copies(self, connection: Connection, copies: Sequence[Copy]) -> None:
+        if copies:
+            names = ("code", "home", "dossier_sequence", "transfer_sequence", "sequence", "recorded")
+            await connection.execute(self._queries["copies_write"], *_columns(copies, names))
 
     # ----------------------------------------------------------------------------------------------- documents
 

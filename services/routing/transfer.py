@@ -8,6 +8,11 @@ methods are the acts on it, and leave the events that they make, in order, in `e
                              └─────────────────── refused       or resolve the dossier otherwise
     every open one may be recalled, or rerouted, by its sender
 
+On one site what is requested is delivered in the same breath. To an agency of another site it is sent over the link, and
+delivered when that site has stored it; that site then owns the leg, and home follows what it says. Where the two cross on
+the wire, one rule gives each transfer one outcome at both: a completion beats a recall, unless the dossier has ended or
+the leg has gone on elsewhere meanwhile; then home's word is final, and the working site is told.
+
 One leg of the route is asked for until one of its transfers is completed: a rerouted or repeated transfer counts by the
 one that replaced it. A step is asked for when every leg of the step before is completed; a denied one does not end the
 route (contract, "Small rules").
@@ -38,6 +43,7 @@ from shared.contracts.events import (
     TransferRequested,
     TransferRerouted,
     TransferReturned,
+    TransferSent,
     TransferState,
 )
 from shared.directory.directory import Directory, DirectoryError, NoTarget, UnknownAgency
@@ -120,6 +126,10 @@ class Transfer:
     replaced_by: UUID | None = None
 
 
+OF_RECEIVER: Final = frozenset({"accept", "refuse", "complete", "return"})
+"""What the working site decides; the other operations are home's."""
+
+
 def allowed(transfer: Transfer, dossier_state: int) -> tuple[Operation, ...]:
     """The operations that this transfer's state and its dossier's allow now."""
     if dossier_state in ENDED or transfer.undone or transfer.replaced_by is not None:
@@ -129,12 +139,14 @@ def allowed(transfer: Transfer, dossier_state: int) -> tuple[Operation, ...]:
     return OPERATIONS[transfer.state]
 
 
-def next_steps(transfer: Transfer, dossier_state: int) -> tuple[str, ...]:
+def next_steps(transfer: Transfer, dossier_state: int, home: str | None = None) -> tuple[str, ...]:
     """What may be done next, by the names of the operations, and so by whom: accept, refuse, complete and return are the
     receiver's, recall, reroute and request-again the sender's; resolution and supplement-request are those of the
-    dossier's own desk. Promise 7: a refused transfer has a next step.
+    dossier's own desk. Promise 7: a refused transfer has a next step; of another site's dossier the next step is `home`'s.
     """
     steps: tuple[str, ...] = allowed(transfer, dossier_state)
+    if home is not None:
+        return tuple(step for step in steps if step in OF_RECEIVER)
     if steps and transfer.state in WAITING:
         if transfer.need == "supplement":
             steps = (*steps, "supplement-request")
@@ -147,14 +159,16 @@ class Walk:
     """A dossier's way along its route: the frozen steps and all transfers that were made for them.
 
     `started` and `entered` are the ids of the events that began it: dossier.processing-started, and the payment before
-    it when that brought the dossier into 4. `events` are what the acts on this walk have made, each with the instant at
-    which it happened; `changed` the transfers that they touched.
+    it when that brought the dossier into 4. `home`: the site whose dossier it is, when that is another; the route is
+    walked there, and only the legs that are worked on here are known. `events` are what the acts on this walk have made,
+    each with the instant at which it happened; `changed` the transfers that they touched.
     """
 
     dossier: str
     agency: str
     state: int
     due_at: datetime | None
+    home: str | None = None
     route: tuple[RouteStep, ...] = ()
     started: UUID | None = None
     entered: UUID | None = None
@@ -204,6 +218,7 @@ class Walk:
     def refuse(self, which: UUID, reason: str, now: datetime) -> None:
         transfer, now = self._may(which, "refuse", now)
         refused = self._move(transfer, "refused", now, reason=reason)
+        # What the sender may do next, wherever its site is.
         self._say(TransferRefused, refused, now, reason=reason, next_steps=next_steps(refused, self.state))
 
     def send_back(self, which: UUID, reason: str, need: Need, now: datetime) -> None:
@@ -225,6 +240,9 @@ class Walk:
         transfer, now = self._may(which, "complete", now)
         completed = self._move(transfer, "completed", now, result=result, note=note, documents=documents)
         said: dict[str, Any] = {"result": result, "note": note, "documents": documents}
+        if self.home is not None:
+            self._say(TransferCompleted, completed, now, **said)
+            return
         results = {each.leg: each.result for each in self._of_route() if each.state == "completed"}
         if any(step.transfer not in results for step in self.route if step.step == completed.step):
             self._say(TransferCompleted, completed, now, **said)
@@ -234,6 +252,89 @@ class Walk:
         else:
             outcome: Result = "denied" if "denied" in results.values() else "granted"
             self._say(TransferCompleted, completed, now, **said, route_complete=True, route_result=outcome)
+
+    # ------------------------------------------------------------------------------------- between two sites, at home
+
+    def sent(self, which: UUID, now: datetime) -> None:
+        """What was asked for of another site is on its way."""
+        now = self._not_before(now)
+        transfer = self._move(self.transfers[which], "sent", now)
+        self._say(TransferSent, transfer, now)
+
+    def hear(self, said: TransferEvent, directory: Directory, now: datetime) -> Literal["done", "late", "final"]:
+        """What the working site says of its leg. `late`: it changes nothing here. `final`: home's word must stand."""
+        transfer = self.transfers.get(said.transfer)
+        if transfer is None:
+            return "late"
+        if isinstance(said, TransferDelivered):
+            if transfer.state not in ("requested", "sent"):
+                return "late"
+            now = self._not_before(now)
+            self._move(transfer, "delivered", now)
+            self._say(TransferDelivered, transfer, now)
+            return "done"
+        gone_on = self.state in ENDED or transfer.undone or transfer.replaced_by is not None
+        if transfer.state not in OPEN:
+            if not isinstance(said, TransferCompleted) or transfer.state == "completed":
+                return "late"
+            if gone_on or transfer.state != "recalled":
+                return "final"
+        elif gone_on:
+            return "final"
+        elif isinstance(said, TransferAccepted) and transfer.state == "accepted":
+            return "late"
+        # The working site has moved on an open leg, or completed one while its recall was on the way.
+        if isinstance(said, TransferAccepted | TransferCompleted):
+            self._put(replace(transfer, state="accepted" if isinstance(said, TransferCompleted) else "delivered"))
+        elif transfer.state in ("requested", "sent"):
+            self._put(replace(transfer, state="delivered"))
+        match said:
+            case TransferAccepted():
+                self.accept(said.transfer, now)
+            case TransferRefused(reason=reason):
+                self.refuse(said.transfer, reason, now)
+            case TransferReturned(reason=reason, need=need):
+                self.send_back(said.transfer, reason, need, now)
+            case TransferCompleted():
+                self.complete(said.transfer, said.result, directory, now, said.note, said.documents)
+            case _:
+                return "late"
+        return "done"
+
+    # ----------------------------------------------------------------------------- between two sites, where it is worked on
+
+    def arrive(self, transfer: Transfer, directory: Directory, now: datetime) -> bool:
+        """A leg of another site's dossier is here. False: it was before. One for an agency that is not here is refused by
+        the system, with a reason."""
+        if transfer.id in self.transfers:
+            return False
+        now = max(now, transfer.asked_at)
+        transfer = replace(transfer, state="delivered", changed_at=now)
+        self._put(transfer)
+        self._say(TransferDelivered, transfer, now)
+        known = transfer.receiver in directory.agencies and directory.works_here(transfer.receiver)
+        if not known or not directory.valid_on(transfer.receiver, local_day(now)):
+            why = "đã ngừng hoạt động" if known else "không thuộc đơn vị này"
+            self.refuse(transfer.id, f"Cơ quan {transfer.receiver} {why}.", now)
+        return True
+
+    def told(self, said: TransferEvent, final: bool, now: datetime) -> bool:
+        """Home has recalled or rerouted a leg. False: it comes too late, the work is completed and home will learn it."""
+        transfer = self.transfers.get(said.transfer)
+        if transfer is None or transfer.state in ("recalled", "rerouted"):
+            return False
+        if transfer.state == "completed" and not final:
+            return False
+        now = self._not_before(now)
+        match said:
+            case TransferRecalled(reason=reason):
+                self._recall(transfer, reason, now)
+            case TransferRerouted(reason=reason, to_agency=to, new_transfer=new):
+                self._move(transfer, "rerouted", now, reason=reason, replaced_by=new)
+                self._say(TransferRerouted, transfer, now, to_agency=to, reason=reason, new_transfer=new)
+            case _:
+                return False
+        return True
 
     # ---------------------------------------------------------------------------------------- what the sender does
 
@@ -364,7 +465,8 @@ class Walk:
         now: datetime,
         replacing: Transfer | None = None,
     ) -> None:
-        """Within one site what is asked for is delivered by itself, in the same breath."""
+        """Within one site what is asked for is delivered by itself, in the same breath; for another it waits to be sent."""
+        here = directory.works_here(receiver)
         transfer = Transfer(
             id=new,
             dossier=self.dossier,
@@ -372,7 +474,7 @@ class Walk:
             step=leg.step,
             sender=self.agency,
             receiver=receiver,
-            state="delivered",
+            state="delivered" if here else "requested",
             attempt=1 if replacing is None else replacing.attempt + 1,
             due_at=self._leg_due(leg.limit, receiver, directory, now),
             asked_at=now,
@@ -382,7 +484,8 @@ class Walk:
         )
         self._put(transfer)
         self._say_requested(leg, transfer, now)
-        self._say(TransferDelivered, transfer, now)
+        if here:
+            self._say(TransferDelivered, transfer, now)
 
     def _ask_nobody(self, leg: RouteStep, directory: Directory, now: datetime) -> None:
         """Nobody is there to take it: the system refuses it with a reason, and the sender reroutes it or resolves.

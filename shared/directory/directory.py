@@ -173,6 +173,13 @@ class Directory:
         """Whether the agency exists on that local day, both ends of its validity inside."""
         return valid_on(self.agency(agency), day)
 
+    def site_of(self, agency: str) -> str:
+        """The site on which an agency works: its own, or this one when it has none."""
+        return self.agency(agency).site or self.site_code
+
+    def works_here(self, agency: str) -> bool:
+        return self.site_of(agency) == self.site_code
+
     def successor_of(self, code: str, day: date) -> str:
         """The agency itself when it is valid that day, else the first of its successors that is.
 

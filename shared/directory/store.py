@@ -28,7 +28,7 @@ async def load(
     Loading the same twice makes no version. Raises BundleFault; nothing is then changed.
     """
     async with connection.transaction():
-        await connection.execute("LOCK TABLE site.document IN SHARE ROW EXCLUSIVE MODE")
+        await lock_site(connection)
         version, current = await stored_site(connection)
         site, differences = merge(current, bundle)
         if dry_run or (current is not None and not differences):
@@ -40,6 +40,21 @@ async def load(
             who,
         )
         return version + 1, differences
+
+
+async def lock_site(connection: Connection) -> None:
+    """One load at a time, until the transaction ends."""
+    await connection.execute("LOCK TABLE site.document IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def replace_site(connection: Connection, version: int, site: Site, *, who: str) -> None:
+    """What a neighbour's directory makes of ours, in the caller's transaction, which has locked the site."""
+    await connection.execute(
+        "INSERT INTO site.document (version, content, who) VALUES ($1, $2, $3)",
+        version + 1,
+        site.model_dump_json(),
+        who,
+    )
 
 
 class NoBundle(LookupError):

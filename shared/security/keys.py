@@ -1,6 +1,7 @@
 """The site's keys: one folder, readable by the services' user alone.
 
-site.pem       Ed25519, signs tokens (and what goes over links)
+site.pem       Ed25519, signs tokens
+link.pem       Ed25519, signs what goes over links; seal.pem: X25519, opens what other sites wrapped (shared.security.peers)
 data.key       wraps the data keys of persons (AES-256 key wrap, RFC 3394)
 hash.key       keyed hashes for search by phone or citizen id, and tracking pins; it is not rotated: pins are on paper
 others/        keys beside the present ones: what is to come in a rotation, and what was; `ring.json` says which is what
@@ -91,12 +92,12 @@ class SiteKeys:
 def load_keys(folder: Path) -> SiteKeys:
     """Reads the keys; makes those that are missing. Two processes that start together end with the same keys."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pem = _read_or_make(folder / "site.pem", _new_signing_key)
+    pem = read_or_make(folder / "site.pem", new_signing_key)
     signing = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(signing, Ed25519PrivateKey):
         raise TypeError(f"{folder / 'site.pem'} is no Ed25519 key")
-    data = _read_or_make(folder / "data.key", lambda: os.urandom(32))
-    hashing = _read_or_make(folder / "hash.key", lambda: os.urandom(32))
+    data = read_or_make(folder / "data.key", lambda: os.urandom(32))
+    hashing = read_or_make(folder / "hash.key", lambda: os.urandom(32))
     others = folder / "others"
     now = datetime.now(UTC)
     old_signing = [_signing(others / o.file) for o in ring(folder) if o.kind == "site" and o.accepted(now)]
@@ -134,7 +135,7 @@ def prepare(folder: Path, kinds: tuple[Kind, ...], now: datetime) -> list[Other]
     others.mkdir(mode=0o700, exist_ok=True)
     coming = []
     for kind in kinds:
-        content = _new_signing_key() if kind == "site" else os.urandom(32)
+        content = new_signing_key() if kind == "site" else os.urandom(32)
         new = Other(kind, _id_of(kind, content), now.isoformat(), None)
         _write(others / new.file, content)
         coming.append(new)
@@ -200,13 +201,14 @@ def _write(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def _new_signing_key() -> bytes:
+def new_signing_key() -> bytes:
+    """Ed25519, as PEM."""
     return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def _read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
+def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

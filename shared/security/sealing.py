@@ -56,7 +56,11 @@ def seal(keys: SiteKeys, contact_ref: str, content: dict[str, Any], data_key: by
 
 def unseal(keys: SiteKeys, contact_ref: str, nonce: str, ciphertext: str, wrapped: str) -> dict[str, Any]:
     """The contact's fields; the caller records the read."""
-    data_key = unwrap(keys, wrapped)
+    return unseal_with(unwrap(keys, wrapped), contact_ref, nonce, ciphertext)
+
+
+def unseal_with(data_key: bytes, contact_ref: str, nonce: str, ciphertext: str) -> dict[str, Any]:
+    """The contact's fields by the person's own key; the caller records the read."""
     try:
         clear = AESGCM(data_key).decrypt(b64decode(nonce), b64decode(ciphertext), contact_ref.encode())
     except (InvalidTag, ValueError) as error:

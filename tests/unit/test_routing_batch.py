@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 import pytest
 
+from services.routing.crossing import Out
 from services.routing.dossier import Dossier, public_id
 from services.routing.handlers import Batch
 from services.routing.transfer import Walk
@@ -107,7 +108,7 @@ class Site:
         self.faults: dict[int, str] = {}
 
     def batch(self, *events: DossierEvent | tuple[str, DossierEvent], mode: Mode = "live") -> list[Envelope]:
-        batch = Batch(directory=DIRECTORY, source=SOURCE, now=NOW, dossiers=self.dossiers, walks=self.walks)
+        batch = Batch(out=Out("H55", SOURCE, DIRECTORY, None, NOW), dossiers=self.dossiers, walks=self.walks)
         self.ids: list[UUID] = []
         for index, event in enumerate(events):
             code, data = event if isinstance(event, tuple) else (CODE, event)
@@ -127,7 +128,7 @@ class Site:
             )
             batch.take(index, envelope, data)
         self.faults = {index: fault.reason for index, fault in batch.faults.items()}
-        return batch.out
+        return batch.out.events
 
 
 def shorts(envelopes: list[Envelope], topic: str) -> list[str]:

@@ -1,0 +1,349 @@
+"""SQL of links: peers, both directions' states and ledgers, digests.
+
+Locks are taken in this order, so that nobody waits in a circle: a link's incoming state, dossiers by code, then outgoing
+states by peer.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+
+from services.routing.link import BEGIN, Outgoing, Place, chain_over
+from services.routing.wire import Direction, Letter, Way
+from shared.security.peers import Jwk, fingerprint
+from shared.store.pool import Connection
+from shared.store.queries import Queries
+
+Side = Literal["upper", "lower"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A peer as the database knows it. `side` is the peer's; `bus`: where an upper peer's bus is dialled."""
+
+    peer: str
+    side: Side
+    name: str
+    state: Literal["invited", "joined", "active"]
+    paused: bool
+    bus: Mapping[str, Any] | None
+    keys: Mapping[str, Any]
+    ticket: str
+    reaches: frozenset[str]
+    heard: datetime | None
+    tick: int
+    offset_ms: int | None
+    complete: datetime | None
+    refused: Mapping[str, int]
+    directory: str | None
+    last: Place
+    sent: Place
+    confirmed: Place
+    recovering: bool
+    received: Place
+
+    def name_on(self, site: str) -> str:
+        """The link's name, the same at both ends: the lower site's code."""
+        return self.peer if self.side == "lower" else site
+
+    @property
+    def outgoing(self) -> Direction:
+        return "up" if self.side == "upper" else "down"
+
+    @property
+    def incoming(self) -> Direction:
+        return "down" if self.side == "upper" else "up"
+
+    def way_out(self, site: str) -> Way:
+        return Way(self.name_on(site), self.outgoing, site, self.peer)
+
+    def way_in(self, site: str) -> Way:
+        return Way(self.name_on(site), self.incoming, self.peer, site)
+
+    @property
+    def signing_keys(self) -> dict[str, Jwk]:
+        return {fingerprint(jwk): jwk for jwk in self.keys.get("sign", ())}
+
+    @property
+    def open(self) -> bool:
+        """Whether envelopes are made for it; a paused one's wait."""
+        return self.state != "invited"
+
+
+def link_of(row: Any) -> Link:
+    return Link(
+        row["peer"],
+        row["side"],
+        row["name"],
+        row["state"],
+        row["paused"],
+        row["bus"],
+        row["keys"],
+        row["ticket"],
+        frozenset(row["reaches"]),
+        row["heard"],
+        row["tick"],
+        row["offset_ms"],
+        row["complete"],
+        row["refused"],
+        row["directory"],
+        Place(row["epoch"], row["number"]),
+        Place(row["sent_epoch"], row["sent_number"]),
+        Place(row["confirmed_epoch"], row["confirmed_number"]),
+        row["recovering"],
+        Place(row["in_epoch"], row["in_number"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """How far a direction was taken, and where it is read."""
+
+    place: Place
+    chain: str
+    topic_id: str | None
+    next_offset: int
+
+
+class LinkStore:
+    """Within the caller's transaction."""
+
+    def __init__(self, schema: str) -> None:
+        self._queries = Queries("services.routing", schema)
+
+    # -- peers
+
+    async def links(self, connection: Connection) -> list[Link]:
+        """All of them, the upper one first."""
+        return [link_of(row) for row in await connection.fetch(self._queries["links"])]
+
+    async def put(
+        self,
+        connection: Connection,
+        peer: str,
+        side: Side,
+        name: str,
+        state: str,
+        bus: Mapping[str, Any] | None,
+        keys: Mapping[str, Any],
+        ticket: str,
+    ) -> None:
+        await connection.execute(self._queries["link_put"], peer, side, name, state, bus, keys, ticket, [peer])
+        await connection.execute(self._queries["link_states_put"], peer)
+
+    async def confirm(self, connection: Connection, peer: str, name: str, keys: Mapping[str, Any]) -> None:
+        await connection.execute(self._queries["link_confirm"], peer, name, keys)
+
+    async def activate(self, connection: Connection, peer: str) -> None:
+        await connection.execute(self._queries["link_active"], peer)
+
+    async def pause(self, connection: Connection, peer: str, paused: bool) -> bool:
+        return await connection.fetchval(self._queries["link_pause"], peer, paused) is not None
+
+    async def heard(
+        self,
+        connection: Connection,
+        peer: str,
+        tick: int,
+        offset_ms: int,
+        complete: datetime | None,
+        reaches: Collection[str],
+    ) -> bool:
+        """False when a later control record was heard before."""
+        values = (peer, tick, offset_ms, complete, sorted(reaches))
+        return await connection.fetchval(self._queries["link_heard"], *values) is not None
+
+    async def refused(self, connection: Connection, peer: str, reason: str, count: int = 1) -> None:
+        await connection.execute(self._queries["link_refused"], peer, reason, count)
+
+    async def directory_sent(self, connection: Connection, peer: str, digest: str) -> None:
+        await connection.execute(self._queries["link_directory_sent"], peer, digest)
+
+    # -- what goes out
+
+    async def lock_out(self, connection: Connection, peer: str) -> Outgoing:
+        row = await connection.fetchrow(self._queries["out_lock"], peer)
+        assert row is not None
+        return Outgoing(
+            Place(row["epoch"], row["number"]),
+            row["chain"],
+            Place(row["sent_epoch"], row["sent_number"]),
+            Place(row["confirmed_epoch"], row["confirmed_number"]),
+            row["recovering"],
+        )
+
+    async def write_out(self, connection: Connection, peer: str, out: Outgoing) -> None:
+        await connection.execute(
+            self._queries["out_write"], peer, *out.last, out.chain, *out.sent, *out.confirmed, out.recovering
+        )
+
+    async def append(self, connection: Connection, peer: str, letters: Sequence[Letter]) -> None:
+        """Stored means sent: the envelopes, numbered; in limbo while the ledger is being restored."""
+        if not letters:
+            return
+        out = await self.lock_out(connection, peer)
+        if out.recovering:
+            await self._put_sent(connection, peer, letters, [(None, None, None)] * len(letters))
+            return
+        numbered = out.number([each.digest for each in letters])
+        await self._put_sent(connection, peer, letters, [(*place, chain) for place, chain in numbered])
+        await self.write_out(connection, peer, out)
+
+    async def _put_sent(
+        self,
+        connection: Connection,
+        peer: str,
+        letters: Sequence[Letter],
+        places: Sequence[tuple[int | None, int | None, str | None]],
+    ) -> None:
+        await connection.execute(
+            self._queries["sent_put"],
+            peer,
+            [place[0] for place in places],
+            [place[1] for place in places],
+            [each.id for each in letters],
+            [each.at for each in letters],
+            [each.kind for each in letters],
+            [each.digest for each in letters],
+            [place[2] for place in places],
+            [each.text for each in letters],
+        )
+
+    async def page(self, connection: Connection, peer: str, after: Place, limit: int) -> list[Any]:
+        """What is to be published after a place, in order: rows of epoch, number, digest, chain, body."""
+        return await connection.fetch(self._queries["sent_page"], peer, *after, limit)
+
+    async def published(self, connection: Connection, peer: str, before: Place, upto: Place) -> None:
+        await connection.execute(self._queries["sent_moved"], peer, *before, *upto)
+
+    async def chain_at(self, connection: Connection, peer: str, place: Place, newest: Place) -> str | None:
+        """The ledger's chain at a place; None when it has no such place."""
+        if place.number == 0:
+            if place.epoch > newest.epoch:
+                return None
+            return await connection.fetchval(self._queries["sent_chain_before_epoch"], peer, place.epoch) or BEGIN
+        chain: str | None = await connection.fetchval(self._queries["sent_chain"], peer, *place)
+        return chain
+
+    async def begin_recovery(self, connection: Connection, peer: str, out: Outgoing, common: Place) -> None:
+        """What lies behind the last place that both sides know is taken out of its numbers."""
+        await connection.execute(self._queries["sent_to_limbo"], peer, *common)
+        out.confirmed, out.sent, out.recovering = common, common, True
+        out.chain = await self.chain_at(connection, peer, common, common) or BEGIN
+        await self.write_out(connection, peer, out)
+
+    async def give_back(
+        self, connection: Connection, peer: str, out: Outgoing, rows: Sequence[tuple[Place, Letter]]
+    ) -> None:
+        """Rows that the peer has and this ledger lacked, in their order."""
+        chains = chain_over(out.chain, [each.digest for _, each in rows])
+        await connection.execute(self._queries["limbo_forget"], peer, [each.id for _, each in rows])
+        letters = [each for _, each in rows]
+        places = [(*place, chain) for (place, _), chain in zip(rows, chains, strict=True)]
+        await self._put_sent(connection, peer, letters, places)
+        out.chain, out.confirmed = chains[-1], rows[-1][0]
+
+    async def end_recovery(self, connection: Connection, peer: str, out: Outgoing) -> None:
+        """The ledger is complete again: what waits in limbo is numbered in a new epoch, in its order."""
+        out.renew(out.confirmed, out.chain)
+        limbo = await connection.fetch(self._queries["limbo"], peer)
+        numbered = out.number([row["digest"] for row in limbo])
+        await connection.execute(
+            self._queries["limbo_number"],
+            [row["ord"] for row in limbo],
+            [place.epoch for place, _ in numbered],
+            [place.number for place, _ in numbered],
+            [chain for _, chain in numbered],
+        )
+
+    async def waiting(self, connection: Connection, peer: str, confirmed: Place) -> int:
+        """Envelopes that the peer is not known to have."""
+        count: int = await connection.fetchval(self._queries["waiting"], peer, *confirmed)
+        return count
+
+    # -- what comes in
+
+    async def lock_in(self, connection: Connection, peer: str) -> Incoming:
+        row = await connection.fetchrow(self._queries["in_lock"], peer)
+        assert row is not None
+        return Incoming(Place(row["epoch"], row["number"]), row["chain"], row["topic_id"], row["next_offset"])
+
+    async def read_in(self, connection: Connection, peer: str) -> Incoming:
+        row = await connection.fetchrow(self._queries["in_read"], peer)
+        assert row is not None
+        return Incoming(Place(row["epoch"], row["number"]), row["chain"], row["topic_id"], row["next_offset"])
+
+    async def moved(self, connection: Connection, peer: str, topic_id: str | None, next_offset: int) -> None:
+        await connection.execute(self._queries["in_moved"], peer, topic_id, next_offset)
+
+    async def known(self, connection: Connection, peer: str, ids: Sequence[UUID]) -> set[UUID]:
+        return {row["id"] for row in await connection.fetch(self._queries["received_ids"], peer, list(ids))}
+
+    async def received(
+        self,
+        connection: Connection,
+        peer: str,
+        first: Place,
+        letters: Sequence[Letter],
+        outcomes: Sequence[str],
+        chain: str,
+    ) -> None:
+        """Envelopes are in the ledger, from `first` on; `chain` is the one after them."""
+        numbers = range(first.number, first.number + len(letters))
+        await connection.execute(
+            self._queries["received_put"],
+            peer,
+            first.epoch,
+            list(numbers),
+            [each.id for each in letters],
+            [each.at for each in letters],
+            [each.kind for each in letters],
+            [each.digest for each in letters],
+            [each.text for each in letters],
+            list(outcomes),
+        )
+        await connection.execute(self._queries["in_write"], peer, first.epoch, numbers[-1], chain)
+
+    async def received_after(self, connection: Connection, peer: str, place: Place, limit: int) -> list[Any]:
+        return await connection.fetch(self._queries["received_after"], peer, *place, limit)
+
+    # -- digests, keys, what was adopted
+
+    async def digests(self, connection: Connection, peer: str, since: datetime) -> list[Any]:
+        """Rows of direction, day, envelopes, ours."""
+        return await connection.fetch(self._queries["digests"], peer, since)
+
+    async def theirs(self, connection: Connection, peer: str, since: date) -> dict[tuple[date, str], str]:
+        rows = await connection.fetch(self._queries["digests_theirs"], peer, since)
+        return {(row["day"], row["direction"]): row["theirs"] for row in rows}
+
+    async def put_theirs(self, connection: Connection, peer: str, said: Sequence[tuple[date, str, str]]) -> None:
+        if said:
+            columns = zip(*said, strict=True)
+            await connection.execute(self._queries["digests_put"], peer, *map(list, columns))
+
+    async def site_keys(self, connection: Connection) -> dict[str, Jwk]:
+        return {row["site"]: row["seal"] for row in await connection.fetch(self._queries["site_keys"])}
+
+    async def put_site_keys(self, connection: Connection, keys: Mapping[str, Jwk]) -> None:
+        if keys:
+            values = [orjson.dumps(jwk).decode() for jwk in keys.values()]
+            await connection.execute(self._queries["site_keys_put"], list(keys), values)
+
+    async def adopted(self, connection: Connection, peer: str) -> dict[tuple[str, str], str]:
+        rows = await connection.fetch(self._queries["adopted"], peer)
+        return {(row["kind"], row["id"]): row["digest"] for row in rows}
+
+    async def put_adopted(self, connection: Connection, peer: str, digests: Mapping[tuple[str, str], str]) -> None:
+        if digests:
+            await connection.execute(
+                self._queries["adopted_put"],
+                peer,
+                [kind for kind, _ in digests],
+                [name for _, name in digests],
+                list(digests.values()),
+            )

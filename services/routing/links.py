@@ -1,0 +1,479 @@
+"""The lines: what lies in the ledgers is published, what arrives takes effect, and both sides tell each other where they are.
+
+One loop for a bus: this site's own, which lower sites dial, and the upper site's, which this one dials. A line may be down
+for days: everything waits in the ledgers and goes, in order, when the bus answers again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from services.routing.crossing import Crossing
+from services.routing.directories import Directories
+from services.routing.link import BATCH, Outgoing, Place, Seen, chain_over, judge, next_asked
+from services.routing.link_store import Incoming, Link, LinkStore, Side
+from services.routing.wire import (
+    Batch,
+    Control,
+    Refused,
+    batch_record,
+    control_record,
+    open_record,
+    read_letter,
+)
+from shared.bus.connection import BusSettings
+from shared.bus.line import Arrived, Line, LineDown, Reading
+from shared.contracts.codes import format_instant, local_day, parse_instant
+from shared.contracts.events import link_topics
+from shared.security.peers import Identity
+from shared.service import Service
+from shared.store.pool import TRANSIENT_ERRORS, Connection
+
+log = structlog.get_logger("lienthong.links")
+
+RECORDS_AT_ONCE: Final = 8
+RECORD_BYTES: Final = 2 << 20
+SAY_EVERY: Final = 5.0  # seconds between control records on an idle link
+SAY_SOON: Final = 0.3  # after something has moved
+DIGEST_DAYS: Final = 40
+WAIT: Final = 0.2  # seconds that a poll waits
+UP_WITHIN: Final = 15.0  # seconds without a word after which a line counts as down
+
+
+@dataclass(slots=True)
+class Talk:
+    """What this process remembers of the conversation on one link."""
+
+    say_at: float = 0.0
+    asks: bool = False
+    want: Place | None = None  # a ledger is being restored: rows after this place are asked for
+    back: dict[str, Any] | None = None  # rows that the peer has asked for
+    digests: list[list[str]] | None = None
+    digests_of: tuple[Place, Place] | None = None
+    digests_at: float = 0.0
+    ids_checked: float = 0.0
+
+    def soon(self) -> None:
+        self.say_at = min(self.say_at, time.monotonic() + SAY_SOON)
+
+
+class Links:
+    """The loops of all links, and what is asked of them over HTTP."""
+
+    def __init__(
+        self, service: Service, links: LinkStore, crossing: Crossing, directories: Directories, identity: Identity
+    ) -> None:
+        self._service, self._links, self._crossing = service, links, crossing
+        self._directories, self._identity = directories, identity
+        self.site = service.settings.site
+        self._talks: dict[str, Talk] = {}
+        self._told: dict[str, object] = {}
+        self.connected: dict[Side, bool] = {"upper": False, "lower": False}
+
+    # -- the peers as they are
+
+    async def refresh(self) -> None:
+        """Reads the peers."""
+        async with self._service.pool.acquire() as connection:
+            self._crossing.peers = tuple(await self._links.links(connection))
+
+    @property
+    def peers(self) -> tuple[Link, ...]:
+        return self._crossing.peers
+
+    @property
+    def reaches(self) -> frozenset[str]:
+        """This site and all that lie below it."""
+        below = {site for link in self._crossing.peers if link.side == "lower" and link.open for site in link.reaches}
+        return frozenset({self.site} | below)
+
+    def up(self, link: Link) -> bool:
+        """Whether something good has come lately."""
+        return link.heard is not None and (datetime.now(UTC) - link.heard).total_seconds() < UP_WITHIN
+
+    async def keep(self) -> None:
+        """The loop that keeps peers and directories up to date."""
+        while True:
+            self._service.beat("peers")
+            try:
+                await self.refresh()
+                if self._service.directory.loaded:
+                    for link in self._crossing.peers:
+                        if link.state == "active" and not link.paused:
+                            await self._tell_directory(link)
+            except TRANSIENT_ERRORS as error:
+                log.warning("links-not-read", error=type(error).__name__)
+            await asyncio.sleep(0.5)
+
+    async def _tell_directory(self, link: Link) -> None:
+        version = self._service.directory.version
+        told = (version, len(self._crossing.peers), self.reaches)
+        if self._told.get(link.peer) == told:
+            return
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            await self._directories.send(connection, link, self.reaches)
+        self._told[link.peer] = told
+
+    # -- the loops
+
+    async def run_own(self) -> None:
+        await self._run("lower")
+
+    async def run_upper(self) -> None:
+        await self._run("upper")
+
+    async def _run(self, side: Side) -> None:
+        """Serves the links whose peers are on this side. Whatever breaks, it begins again with a new line."""
+        line: Line | None = None
+        dialled: object = None
+        pause = 0.2
+        name = f"links-{side}"
+        while True:
+            self._service.beat(name)
+            peers = [p for p in self._crossing.peers if p.side == side and p.state != "invited" and not p.paused]
+            where = peers[0].bus if peers and side == "upper" else None
+            if line is not None and (not peers or where != dialled):
+                await line.close()
+                line = None
+                self.connected[side] = False
+            if not peers:
+                await asyncio.sleep(0.2)
+                continue
+            try:
+                if line is None:
+                    line, dialled = self._line(where), where
+                await line.open()
+                await self._turn(line, peers)
+                self.connected[side] = True
+                pause = 0.2
+            except Exception as error:  # nothing that one record does may end the loop without closing its line
+                self.connected[side] = False
+                if isinstance(error, (LineDown, asyncpg.PostgresError, *TRANSIENT_ERRORS)):
+                    log.info("line-down", side=side, error=str(error) or type(error).__name__)
+                else:
+                    log.error("line-failed", side=side, exc_info=error)
+                if line is not None:
+                    await line.close()
+                    line = None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 2.0)
+
+    def _line(self, where: Any) -> Line:
+        if where is None:
+            return Line(self._service.settings.bus(), single=False)
+        bus = BusSettings(where["bootstrap"], where["prefix"], groups=False, security_protocol=where["security"])
+        return Line(bus, single=bool(where["single"]))
+
+    async def _turn(self, line: Line, peers: Sequence[Link]) -> None:
+        """Once around: read where we should, publish, talk, take what has come."""
+        by_topic = {self._topic_in(link): link for link in peers}
+        await self._look_at_topics(line, peers, by_topic)
+        async with self._service.pool.acquire() as connection:
+            states = {each.peer: each for each in await self._links.links(connection)}
+        more = False
+        for link in peers:
+            more = await self._publish(line, states[link.peer]) or more
+        for link in peers:
+            await self._say(line, link)
+        arrived = await line.poll(0.0 if more else WAIT)
+        for record in arrived:
+            await self._take(by_topic[record.topic], record)
+
+    def _talk(self, link: Link) -> Talk:
+        return self._talks.setdefault(link.peer, Talk())
+
+    def _topic_in(self, link: Link) -> str:
+        return link_topics(link.name_on(self.site))[0 if link.incoming == "up" else 1]
+
+    def _topic_out(self, link: Link) -> str:
+        return link_topics(link.name_on(self.site))[0 if link.outgoing == "up" else 1]
+
+    async def _look_at_topics(self, line: Line, peers: Sequence[Link], by_topic: dict[str, Link]) -> None:
+        """Both topics exist, made by the upper site; a topic that was lost and made again is read from its beginning."""
+        now = time.monotonic()
+        talks = [self._talk(link) for link in peers]
+        if line.reading == tuple(sorted(by_topic)) and all(now - talk.ids_checked < 2.0 for talk in talks):
+            return
+        wanted = sorted({*by_topic, *(self._topic_out(link) for link in peers)})
+        ids = await line.ids(wanted)
+        if missing := [topic for topic in wanted if topic not in ids]:
+            if peers[0].side == "upper":
+                raise LineDown("the upper site has not made the link's topics")
+            await line.make(missing)
+            ids = await line.ids(wanted)
+        places: dict[str, Reading] = {}
+        async with self._service.pool.acquire() as connection:
+            for topic, link in by_topic.items():
+                state = await self._links.read_in(connection, link.peer)
+                if state.topic_id != ids.get(topic):
+                    await self._links.moved(connection, link.peer, ids.get(topic), 0)
+                    line.forget()
+                places[topic] = Reading(ids.get(topic), state.next_offset if state.topic_id == ids.get(topic) else 0)
+        await line.read(places, ids)
+        for talk in talks:
+            talk.ids_checked = now
+
+    # -- out
+
+    async def _publish(self, line: Line, link: Link) -> bool:
+        """What lies in the ledger after what was sent; whether there may be more. `link` is as it was just read."""
+        if link.recovering or link.sent >= link.last:
+            return False
+        async with self._service.pool.acquire() as connection:
+            rows = await self._links.page(connection, link.peer, link.sent, BATCH * RECORDS_AT_ONCE)
+            if not rows:
+                return False
+            before = await self._links.chain_at(connection, link.peer, link.sent, link.last)
+        values: list[bytes] = []
+        upto = link.sent
+        chain = before or ""
+        for batch in _batches(rows):
+            first = Place(batch[0]["epoch"], batch[0]["number"])
+            way = link.way_out(self.site)
+            values.append(batch_record(self._identity, way, first, chain, [row["body"] for row in batch]))
+            chain, upto = batch[-1]["chain"], Place(batch[-1]["epoch"], batch[-1]["number"])
+        await line.send(self._topic_out(link), values)
+        async with self._service.pool.acquire() as connection:
+            await self._links.published(connection, link.peer, link.sent, upto)
+        self._talk(link).soon()
+        return len(rows) == BATCH * RECORDS_AT_ONCE
+
+    async def _say(self, line: Line, link: Link) -> None:
+        """Where this side is; often while something moves, now and then while nothing does."""
+        talk = self._talk(link)
+        now = time.monotonic()
+        if now < talk.say_at:
+            return
+        async with self._service.pool.acquire() as connection:
+            state = next(each for each in await self._links.links(connection) if each.peer == link.peer)
+            place = await self._links.read_in(connection, link.peer)
+            moment = await self._service.log.now(connection)
+            if talk.digests_of != (state.last, place.place) and now >= talk.digests_at:
+                since = moment - timedelta(days=DIGEST_DAYS)
+                talk.digests = [
+                    [row["day"].isoformat(), row["direction"], row["ours"]]
+                    for row in await self._links.digests(connection, link.peer, since)
+                ]
+                talk.digests_of = (state.last, place.place)
+                talk.digests_at = now + 20 * (time.monotonic() - now)  # a backlog must not wait for its own sums
+        said: dict[str, Any] = {
+            "seen": {"epoch": place.place.epoch, "number": place.place.number, "chain": place.chain, "asks": talk.asks},
+            "sent": list(state.sent),
+            "clock": format_instant(datetime.now(UTC)),
+            "reaches": sorted(self.reaches) if link.side == "upper" else [],
+            "complete": format_instant(moment) if state.sent == state.last and not state.recovering else None,
+            "digests": talk.digests,
+        }
+        if talk.want is not None:
+            said["want"] = list(talk.want)
+        if talk.back is not None:
+            said["back"] = talk.back
+        tick = time.time_ns() // 1000
+        await line.send(self._topic_out(link), [control_record(self._identity, link.way_out(self.site), tick, said)])
+        talk.say_at, talk.asks, talk.back = now + SAY_EVERY, False, None
+
+    # -- in
+
+    async def _take(self, link: Link, record: Arrived) -> None:
+        """One record, in one transaction: its effect, the ledger, and where the next one is read."""
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            state = await self._links.lock_in(connection, link.peer)
+            await self._links.moved(connection, link.peer, state.topic_id, record.offset + 1)
+            try:
+                good = open_record(record.value, link.way_in(self.site), link.signing_keys)
+                if isinstance(good, Control):
+                    await self._heard(connection, link, good)
+                else:
+                    await self._batch(connection, link, state, good)
+                await self._links.activate(connection, link.peer)
+            except Refused as refused:
+                await self._links.refused(connection, link.peer, refused.reason)
+                log.error("link-record-refused", link=link.name_on(self.site), reason=refused.reason)
+        self._service.wake()
+
+    async def _batch(self, connection: Connection, link: Link, state: Incoming, batch: Batch) -> None:
+        talk = self._talk(link)
+        talk.soon()
+        verdict = judge(state.place, state.chain, batch.first, batch.before, batch.digests)
+        if verdict.verdict == "duplicate":
+            await self._links.refused(connection, link.peer, "duplicate")
+            return
+        if verdict.verdict != "new":
+            talk.asks = True
+            return
+        letters = [read_letter(text) for text in batch.texts[verdict.skip :]]
+        outcomes = await self._crossing.apply(connection, link, letters)
+        first = Place(batch.first.epoch, batch.first.number + verdict.skip)
+        chain = chain_over(state.chain, batch.digests[verdict.skip :])[-1]
+        await self._links.received(connection, link.peer, first, letters, outcomes, chain)
+
+    async def _heard(self, connection: Connection, link: Link, control: Control) -> None:
+        """What the peer says of itself. Raises Refused (`not-readable`)."""
+        said, talk = control.said, self._talk(link)
+        try:
+            seen = Seen(
+                Place(int(said["seen"]["epoch"]), int(said["seen"]["number"])),
+                str(said["seen"]["chain"]),
+                bool(said["seen"]["asks"]),
+            )
+            clock = parse_instant(said["clock"])
+            complete = None if said["complete"] is None else parse_instant(said["complete"])
+            reaches = {str(site) for site in said["reaches"]} | {link.peer}
+            peer_sent = Place(*map(int, said["sent"]))
+            digests = [(date.fromisoformat(day), _other(way), str(text)) for day, way, text in said["digests"] or ()]
+            want = Place(*map(int, said["want"])) if "want" in said else None
+        except (KeyError, TypeError, ValueError):
+            raise Refused("not-readable") from None
+        offset = round((clock - datetime.now(UTC)).total_seconds() * 1000)
+        if not await self._links.heard(connection, link.peer, control.tick, offset, complete, reaches):
+            await self._links.refused(connection, link.peer, "replayed")
+            return
+        await self._links.put_theirs(connection, link.peer, digests)
+        place = (await self._links.read_in(connection, link.peer)).place
+        if next_asked(place, peer_sent):
+            talk.asks = True
+            talk.soon()
+        talk.back = await self._rows_after(connection, link, want, place) if want is not None else talk.back
+        if want is not None:
+            talk.soon()
+        out = await self._links.lock_out(connection, link.peer)
+        if "back" in said:
+            await self._given_back(connection, link, out, said["back"])
+        ours = await self._links.chain_at(connection, link.peer, seen.place, out.last)
+        match out.heard(seen, ours):
+            case "recover":
+                log.error("link-ledger-restored", link=link.name_on(self.site), at=list(out.confirmed))
+                await self._links.begin_recovery(connection, link.peer, out, out.confirmed)
+                talk.want = out.confirmed
+                talk.soon()
+            case "resend":
+                log.info("link-resent", link=link.name_on(self.site), after=list(seen.place))
+                await self._links.write_out(connection, link.peer, out)
+            case _:
+                await self._links.write_out(connection, link.peer, out)
+        if out.recovering and talk.want is None:
+            talk.want = out.confirmed  # this process has not asked yet
+            talk.soon()
+
+    async def _rows_after(self, connection: Connection, link: Link, after: Place, have: Place) -> dict[str, Any]:
+        """What this side has received after a place, for a peer whose own ledger was restored."""
+        rows = await self._links.received_after(connection, link.peer, after, BATCH)
+        texts = [[row["epoch"], row["number"], row["body"]] for row in rows]
+        return {"after": list(after), "rows": texts, "have": list(have)}
+
+    async def _given_back(self, connection: Connection, link: Link, out: Outgoing, back: Any) -> None:
+        talk = self._talk(link)
+        try:
+            after, have = Place(*map(int, back["after"])), Place(*map(int, back["have"]))
+            rows = [(Place(int(epoch), int(number)), read_letter(str(text))) for epoch, number, text in back["rows"]]
+        except (KeyError, TypeError, ValueError):
+            raise Refused("not-readable") from None
+        if not out.recovering or after != out.confirmed:
+            return
+        if have < after:
+            # The peer was restored, too, to before what we took for common: both begin from the first envelope.
+            await self._links.begin_recovery(connection, link.peer, out, Place(1, 0))
+        elif rows:
+            await self._links.give_back(connection, link.peer, out, rows)
+        if out.confirmed == have:
+            await self._links.end_recovery(connection, link.peer, out)
+            talk.want = None
+            log.info("link-epoch", link=link.name_on(self.site), epoch=out.last.epoch)
+        else:
+            talk.want = out.confirmed
+        talk.soon()
+
+    # -- what operators ask
+
+    async def status(self) -> list[dict[str, Any]]:
+        """Every link as it stands."""
+        async with self._service.pool.acquire() as connection:
+            peers = await self._links.links(connection)
+            self._crossing.peers = tuple(peers)
+            waiting = {each.peer: await self._links.waiting(connection, each.peer, each.confirmed) for each in peers}
+        return [self._status(link, waiting[link.peer]) for link in peers]
+
+    def _status(self, link: Link, waiting: int) -> dict[str, Any]:
+        state = "paused" if link.paused and link.state == "active" else link.state
+        return {
+            "link": link.name_on(self.site),
+            "peer": link.peer,
+            "name": link.name,
+            "side": link.side,
+            "state": state,
+            "up": self.up(link) and not link.paused,
+            "waiting": waiting,
+            "sent": {"epoch": link.last.epoch, "last": link.last.number, "published": list(link.sent)},
+            "confirmed": {"epoch": link.confirmed.epoch, "number": link.confirmed.number},
+            "received": {"epoch": link.received.epoch, "number": link.received.number},
+            "recovering": link.recovering,
+            "heard_at": None if link.heard is None else format_instant(link.heard),
+            "complete_to": None if link.complete is None else format_instant(link.complete),
+            "clock_offset_ms": link.offset_ms,
+            "refused": dict(link.refused),
+            "reaches": sorted(link.reaches),
+        }
+
+    async def digests(self) -> list[dict[str, Any]]:
+        """Of every link, day and direction: our digest and theirs."""
+        items = []
+        async with self._service.pool.acquire() as connection:
+            for link in await self._links.links(connection):
+                theirs = await self._links.theirs(connection, link.peer, date.min)
+                for row in await self._links.digests(connection, link.peer, datetime(1970, 1, 1, tzinfo=UTC)):
+                    said = theirs.get((row["day"], row["direction"]))
+                    old = row["day"] < local_day(datetime.now(UTC)) - timedelta(days=DIGEST_DAYS)
+                    items.append(
+                        {
+                            "link": link.name_on(self.site),
+                            "day": row["day"].isoformat(),
+                            "direction": link.outgoing if row["direction"] == "out" else link.incoming,
+                            "envelopes": row["envelopes"],
+                            "ours": row["ours"],
+                            "theirs": said,
+                            "equal": said == row["ours"] or (said is None and old),
+                        }
+                    )
+        return items
+
+    async def resend(self, peer: str, epoch: int, after: int) -> int:
+        """Publishes again what lies after a number; how many envelopes that are. Raises KeyError."""
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            out = await self._links.lock_out(connection, peer)
+            place = Place(epoch, after)
+            if place > out.sent or out.recovering:
+                raise KeyError(peer)
+            count = len(await self._links.page(connection, peer, place, 1_000_000))
+            out.sent = place
+            await self._links.write_out(connection, peer, out)
+        return count
+
+
+def _batches(rows: Sequence[Any]) -> list[list[Any]]:
+    """Records: at most BATCH envelopes of one epoch, and not too large."""
+    batches: list[list[Any]] = []
+    size = 0
+    for row in rows:
+        text = len(row["body"])
+        if (
+            not batches
+            or len(batches[-1]) == BATCH
+            or size + text > RECORD_BYTES
+            or batches[-1][-1]["epoch"] != row["epoch"]
+        ):
+            batches.append([])
+            size = 0
+        batches[-1].append(row)
+        size += text
+    return batches
+
+
+def _other(direction: Any) -> str:
+    """The peer's outgoing direction is our incoming one."""
+    return "in" if direction == "out" else "out"

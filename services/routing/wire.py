@@ -1,0 +1,185 @@
+"""How envelopes stand in a link's records, and what makes a record good. Pure but for the keys that it is given.
+
+A record's value is JSON: {manifest, jws, envelopes} or {manifest, jws}. The manifest is the exact text that was signed:
+who sends to whom on which link, and either the place, the chain before it and the digest of each envelope, or what the
+sides tell each other (kind "control"). An envelope is text, too; its digest is SHA-256 of that text, so that each stays
+verifiable alone with the manifest and the signature.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import orjson
+
+from services.routing.link import BATCH, Place
+from shared.contracts.codes import format_instant, parse_instant, uuid7
+from shared.security.peers import Identity, Jwk, PeerRefused, canonical, verify
+
+Direction = Literal["up", "down"]
+MAX_RECORD: Final = 4 << 20  # bytes; what a topic of ours takes
+MAX_ENVELOPE: Final = 2 << 20
+MAX_HOPS: Final = 8
+
+
+class Refused(Exception):
+    """A record or an envelope that is not taken; `reason` is a stable code that is counted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One envelope. `origin` and `to` are sites, `hops` those that it has passed through, `at` when it was recorded at
+    the site that sends it on this link; `text` is what was signed."""
+
+    id: UUID
+    kind: str
+    at: datetime
+    origin: str
+    to: str
+    hops: tuple[str, ...]
+    body: Mapping[str, Any]
+    text: str
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.text.encode()).hexdigest()
+
+
+def letter(
+    kind: str,
+    body: Mapping[str, Any],
+    *,
+    origin: str,
+    to: str,
+    at: datetime,
+    hops: Sequence[str] = (),
+    id: UUID | None = None,  # noqa: A002 - what it is called
+) -> Letter:
+    """A new envelope, or one that is passed on under its own id."""
+    which = id or uuid7()
+    text = canonical(
+        {
+            "id": str(which),
+            "kind": kind,
+            "at": format_instant(at),
+            "from": origin,
+            "to": to,
+            "hops": list(hops),
+            "body": body,
+        }
+    ).decode()
+    return Letter(which, kind, at, origin, to, tuple(hops), body, text)
+
+
+def read_letter(text: str) -> Letter:
+    """Raises Refused (`bad-envelope`)."""
+    try:
+        value = orjson.loads(text)
+        return Letter(
+            UUID(value["id"]),
+            str(value["kind"]),
+            parse_instant(value["at"]),
+            str(value["from"]),
+            str(value["to"]),
+            tuple(map(str, value["hops"])),
+            dict(value["body"]),
+            text,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refused("bad-envelope") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One direction of one link: `link` is the lower site's code."""
+
+    link: str
+    direction: Direction
+    sender: str
+    receiver: str
+
+    def manifest(self, **more: Any) -> dict[str, Any]:
+        return {
+            "v": 1,
+            "link": self.link,
+            "direction": self.direction,
+            "from": self.sender,
+            "to": self.receiver,
+            **more,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A record that holds envelopes: their texts from `first` on, `before` being the sender's chain before it."""
+
+    first: Place
+    before: str
+    digests: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A record by which the sides agree; `tick` rises, so that an old one has no effect."""
+
+    tick: int
+    said: Mapping[str, Any]
+
+
+def batch_record(identity: Identity, way: Way, first: Place, before: str, texts: Sequence[str]) -> bytes:
+    digests = [sha256(text.encode()).hexdigest() for text in texts]
+    manifest = canonical(
+        way.manifest(kind="envelopes", epoch=first.epoch, first=first.number, before=before, digests=digests)
+    )
+    return orjson.dumps({"manifest": manifest.decode(), "jws": identity.sign(manifest), "envelopes": list(texts)})
+
+
+def control_record(identity: Identity, way: Way, tick: int, said: Mapping[str, Any]) -> bytes:
+    manifest = canonical(way.manifest(kind="control", tick=tick, said=said))
+    return orjson.dumps({"manifest": manifest.decode(), "jws": identity.sign(manifest)})
+
+
+def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk]) -> Batch | Control:
+    """What a record says, when it is good: signed by the peer, for this link, this direction and this site, and whole.
+
+    Raises Refused: oversize, not-readable, bad-signature, unknown-key, wrong-address, truncated, bad-digest.
+    """
+    if value is not None and len(value) > MAX_RECORD:
+        raise Refused("oversize")
+    try:
+        outer = orjson.loads(value or b"")
+        manifest, signature = str(outer["manifest"]).encode(), str(outer["jws"])
+        inner = orjson.loads(manifest)
+        kind = inner["kind"]
+        address = (inner["v"], inner["link"], inner["direction"], inner["from"], inner["to"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused("not-readable") from None
+    try:
+        verify(manifest, signature, keys)
+    except PeerRefused as refused:
+        raise Refused(refused.reason) from None
+    if address != (1, way.link, way.direction, way.sender, way.receiver):
+        raise Refused("wrong-address")
+    try:
+        if kind == "control":
+            return Control(int(inner["tick"]), dict(inner["said"]))
+        first = Place(int(inner["epoch"]), int(inner["first"]))
+        digests, texts = tuple(map(str, inner["digests"])), tuple(map(str, outer["envelopes"]))
+        before = str(inner["before"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused("not-readable") from None
+    if len(digests) != len(texts) or not texts:
+        raise Refused("truncated")
+    if len(texts) > BATCH or any(len(text) > MAX_ENVELOPE for text in texts):
+        raise Refused("oversize")
+    if any(sha256(text.encode()).hexdigest() != digest for text, digest in zip(texts, digests, strict=True)):
+        raise Refused("bad-digest")
+    return Batch(first, before, digests, texts)

@@ -1,0 +1,173 @@
+"""A commune and its province, two real sites: handed over, answered, cut off and caught up, forged and refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.security.tokens import Role
+from tests.acceptance.command import Up, lienthong, reconciled, until
+from tests.acceptance.linked import (
+    COMMUNE,
+    LAND,
+    NAME,
+    PROCEDURE,
+    PROVINCE,
+    Proxy,
+    act,
+    bundles,
+    bus_port,
+    drained,
+    link,
+    on_leg,
+    receive,
+    states,
+    status,
+    transfers,
+)
+
+
+class Pair:
+    def __init__(self, province: Up, commune: Up, line: Proxy) -> None:
+        self.province, self.commune, self.line = province, commune, line
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("linked")
+    upper, lower = bundles(folder)
+    province = Up.start(folder / "province", "--bundle", upper)
+    commune = Up.start(folder / "commune", "--bundle", lower)
+    line = Proxy(bus_port(province))
+    try:
+        # Received before there was a link: the upper site learns of it all the same.
+        link(province, commune, folder, line.port)
+        with commune.http("intake") as http:
+            until(lambda: http.get(f"/v1/procedures/{PROCEDURE}").status_code == 200, "the directory has come down")
+        yield Pair(province, commune, line)
+    finally:
+        line.mend()
+        commune.stop()
+        province.stop()
+        line.close()
+
+
+def test_a_dossier_is_handed_over_and_its_answer_comes_back(pair: Pair) -> None:
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.province, code) == ["delivered"], "the transfer is delivered at the province")
+    until(lambda: states(pair.commune, code) == ["delivered"], "home has heard of it")
+    [there] = transfers(pair.province, code)
+    assert (there["from"], there["to"], there["home"]) == (COMMUNE, LAND, COMMUNE)
+    with pair.province.http("routing", Role.OFFICER, LAND) as http:
+        shown = http.get(f"/v1/transfers/{there['id']}").json()
+    assert shown["applicant"]["name"] == NAME
+    on_leg(pair.province, code, "accept")
+    on_leg(pair.province, code, "complete", result="granted")
+    with pair.commune.http("intake") as http:
+        until(lambda: http.get(f"/v1/dossiers/{code}").json()["state"] == 9, "the route is complete: resolved at home")
+    assert states(pair.commune, code) == ["completed"]
+
+
+def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.province, code) == ["delivered"], "delivered")
+    on_leg(pair.province, code, "refuse", reason="Thiếu trích lục bản đồ")
+    until(lambda: states(pair.commune, code) == ["refused"], "home knows")
+    for site in (pair.commune, pair.province):
+        assert transfers(site, code)[0]["reason"] == "Thiếu trích lục bản đồ"
+    assert "request-again" in transfers(pair.commune, code)[0]["next_steps"]
+    assert transfers(pair.province, code)[0]["next_steps"] == []
+
+
+def test_a_stopped_dossier_is_recalled_at_the_receiver(pair: Pair) -> None:
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.province, code) == ["delivered"], "delivered")
+    act(pair.commune, code, "stop", reason="Theo đơn của công dân")
+    until(lambda: states(pair.province, code) == ["recalled"], "recalled at the receiver")
+    assert states(pair.commune, code) == ["recalled"]
+
+
+def test_elsewhere_than_home_nothing_is_done(pair: Pair) -> None:
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.province, code) == ["delivered"], "delivered")
+    with pair.province.http("intake") as http:
+        until(
+            lambda: http.post(f"/v1/dossiers/{code}/stop", json={"reason": "x"}).status_code == 409, "the copy is known"
+        )
+        refused = http.post(f"/v1/dossiers/{code}/stop", json={"reason": "x"})
+    assert refused.json()["code"] == "not-home"
+    which = transfers(pair.province, code)[0]["id"]
+    for site, operation, body in (
+        (pair.province, "recall", {"reason": "x"}),
+        (pair.commune, "accept", {}),
+    ):
+        with site.http("routing") as http:
+            done = http.post(f"/v1/transfers/{which}/{operation}", json=body)
+        assert (done.status_code, done.json()["code"]) == (409, "not-home")
+
+
+def test_a_cut_line_delays_and_loses_nothing(pair: Pair) -> None:
+    pair.line.cut()
+    until(lambda: not status(pair.commune)["up"], "the line is seen to be down")
+    codes = [receive(pair.commune) for _ in range(5)]
+    for code in codes:
+        act(pair.commune, code, "start")
+    until(lambda: status(pair.commune)["waiting"] >= 3 * len(codes), "envelopes wait")
+    with pair.commune.http("routing") as http:
+        assert http.get("/readyz").status_code == 200
+    assert [states(pair.province, code) for code in codes] == [[]] * len(codes)
+    pair.line.mend()
+    for code in codes:
+        until(lambda code=code: states(pair.province, code) == ["delivered"], "delivered after the cut")  # type: ignore[misc]
+    delivered = [transfers(pair.province, code)[0] for code in codes]
+    assert [each["asked_at"] for each in delivered] == sorted(each["asked_at"] for each in delivered)
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    digests = [json.loads(lienthong("link", "digest", "--json", data=s.data).stdout) for s in (pair.commune, pair.province)]
+    assert all(each["equal"] for items in digests for each in items)
+    keyed = [{(e["link"], e["day"], e["direction"]): e["ours"] for e in items} for items in digests]
+    assert keyed[0] == keyed[1] != {}
+
+
+def test_the_upper_sites_figures_are_the_lower_ones(pair: Pair) -> None:
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    for site in (pair.commune, pair.province):
+        reconciled(site.data)
+    answers = []
+    for site in (pair.commune, pair.province):
+        with site.http("stats") as http:
+            query = {"agency": COMMUNE, "subtree": "true", "by": "receiving", "from": "2026-01-01", "to": "2099-12-31"}
+            answers.append(http.get("/v1/indicators", params=query).json())
+    for each in answers:
+        for name in ("as_of", "known_at", "freshness"):
+            del each[name]
+    assert answers[0]["received"]["total"] > 0
+    assert answers[0] == answers[1]
+    assert PROVINCE != COMMUNE
+
+
+async def test_nothing_personal_lies_in_the_clear_at_the_upper_site(pair: Pair) -> None:
+    tables = await pair.province.rows(
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname IN "
+        "('site', 'intake', 'routing', 'notify', 'stats')"
+    )
+    for row in tables:
+        found = await pair.province.rows(f"SELECT 1 FROM {row['name']} t WHERE t::text LIKE $1 LIMIT 1", f"%{NAME}%")
+        assert found == [], row["name"]
+    for file in (pair.province.data / "logs").iterdir():
+        assert NAME not in file.read_text(encoding="utf-8"), file
+
+
+def test_pause_and_resume(pair: Pair) -> None:
+    assert lienthong("link", "pause", data=pair.commune.data).returncode == 0
+    assert status(pair.commune)["state"] == "paused"
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.commune, code) == ["sent"], "it waits in the ledger")
+    assert states(pair.province, code) == []
+    assert lienthong("link", "resume", data=pair.commune.data).returncode == 0
+    until(lambda: states(pair.province, code) == ["delivered"], "delivered")
