@@ -162,7 +162,9 @@ def site_of(directory: Directory, agency: str) -> str | None:
 class Crossing:
     """The neighbours as they are now, and what goes to and comes from them."""
 
-    def __init__(self, service: Service, store: Store, links: LinkStore, directories: Directories, views: Views) -> None:
+    def __init__(
+        self, service: Service, store: Store, links: LinkStore, directories: Directories, views: Views
+    ) -> None:
         self._service, self._store, self._links, self._directories = service, store, links, directories
         self._views = views
         self.peers: tuple[Link, ...] = ()

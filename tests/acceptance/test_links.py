@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -127,7 +126,9 @@ def test_a_cut_line_delays_and_loses_nothing(pair: Pair) -> None:
     delivered = [transfers(pair.province, code)[0] for code in codes]
     assert [each["asked_at"] for each in delivered] == sorted(each["asked_at"] for each in delivered)
     until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
-    digests = [json.loads(lienthong("link", "digest", "--json", data=s.data).stdout) for s in (pair.commune, pair.province)]
+    digests = [
+        json.loads(lienthong("link", "digest", "--json", data=s.data).stdout) for s in (pair.commune, pair.province)
+    ]
     assert all(each["equal"] for items in digests for each in items)
     keyed = [{(e["link"], e["day"], e["direction"]): e["ours"] for e in items} for items in digests]
     assert keyed[0] == keyed[1] != {}
