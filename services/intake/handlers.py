@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Literal
 
 from services.intake import acts
 from services.intake.dossier import Actor, Dossier, Refusal, decide, fold, next_tick, transferred
@@ -17,7 +18,8 @@ from shared.store.inbox import Fault, Received
 from shared.store.pool import Connection
 
 NOTICE_TOPIC = "lienthong.notice.v1"
-TOPICS = ("lienthong.transfer.v1", NOTICE_TOPIC)
+COPY_TOPIC = "lienthong.copy.v1"
+TOPICS = ("lienthong.transfer.v1", NOTICE_TOPIC, COPY_TOPIC)
 
 
 class Handlers:
@@ -30,6 +32,9 @@ class Handlers:
         """A batch of transfer and postal events: where each dossier is worked on now, its result when its route is
         complete, its payment and its return when the post has brought the result."""
         directory = self._service.directory.current
+        copied = [e for e in events if e.envelope.topic == COPY_TOPIC]
+        if copied:
+            await self._copies(connection, copied)
         dossiers = await self._store.lock(connection, sorted({e.envelope.subject for e in events if _concerns(e)}))
         now = await self._service.log.now(connection)
         faults: dict[int, Fault] = {}
@@ -62,6 +67,8 @@ class Handlers:
         for index, event in enumerate(events):
             code = event.envelope.subject
             dossier = dossiers.get(code)
+            if event.envelope.topic == COPY_TOPIC:
+                continue
             if event.envelope.topic == NOTICE_TOPIC:
                 if dossier is not None and _concerns(event):
                     at = max(event.envelope.time, dossier.last_at or event.envelope.time)
@@ -89,9 +96,46 @@ class Handlers:
         await self._service.log.append(connection, envelopes, chains)
         return faults
 
+    async def _copies(self, connection: Connection, events: Sequence[Received]) -> None:
+        """What lower sites' dossiers have come to. Home has decided; nothing is said of it here, and nobody is told."""
+        copies = await self._store.lock_copies(connection, sorted({e.envelope.subject for e in events}))
+        changed: dict[str, tuple[str, Dossier]] = {}
+        for event in events:
+            code, data = event.envelope.subject, event.data
+            home, dossier = copies.get(code) or (event.envelope.source.split("/")[2], None)
+            if isinstance(data, ev.DossierSubmitted | ev.DossierReceived) and dossier is None:
+                dossier = first_of(code, data, event.envelope.mode)
+            if dossier is None or not isinstance(data, ev.DossierEvent | ev.TransferEvent):
+                continue
+            if isinstance(data, ev.DossierEvent):
+                fold(dossier, data, event.envelope.time, event.envelope.recorded, event.envelope.mode)
+            else:
+                transferred(dossier, data)
+            copies[code] = changed[code] = (home, dossier)
+        await self._store.write_copies(connection, [changed[code] for code in sorted(changed)])
+
+
+def first_of(code: str, data: ev.DossierSubmitted | ev.DossierReceived, mode: Literal["live", "history"]) -> Dossier:
+    """A dossier as its first event begins it, before that event is folded."""
+    return Dossier(
+        code=code,
+        procedure=data.procedure,
+        agency=data.agency,
+        deciding_agency=data.deciding_agency,
+        field=data.field,
+        channel=data.channel,
+        return_by=data.return_by,
+        applicant_kind=data.applicant_kind,
+        contact_ref=None,
+        confidential=data.confidential,
+        mode=mode,
+    )
+
 
 def _concerns(event: Received) -> bool:
     """Notices are many, and intake has nothing to do with them but when a result was brought."""
+    if event.envelope.topic == COPY_TOPIC:
+        return False
     return event.envelope.topic != NOTICE_TOPIC or bool(at_the_door(event.data))
 
 

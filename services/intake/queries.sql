@@ -9,10 +9,24 @@ SELECT code FROM intake.dossier WHERE code = ANY ($1::text[])
 
 -- name: elsewhere
 SELECT code, agency FROM intake.elsewhere WHERE code = ANY ($1::text[])
+UNION
+SELECT code, agency FROM intake.copy WHERE code = ANY ($1::text[])
 
 -- name: elsewhere_put
 INSERT INTO intake.elsewhere (code, agency) SELECT * FROM unnest($1::text[], $2::text[])
 ON CONFLICT (code, agency) DO NOTHING
+
+-- name: copies_for_update
+SELECT code, home, body FROM intake.copy WHERE code = ANY ($1::text[]) ORDER BY code FOR UPDATE
+
+-- name: copy
+SELECT code, home, body FROM intake.copy WHERE code = $1
+
+-- name: copies_put
+INSERT INTO intake.copy (code, home, agency, deciding_agency, state, due_at, body)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[], $7::text[])
+ON CONFLICT (code) DO UPDATE SET agency = excluded.agency, deciding_agency = excluded.deciding_agency,
+    state = excluded.state, due_at = excluded.due_at, body = excluded.body
 
 -- name: dossiers_insert
 INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,

@@ -26,10 +26,13 @@ def must_be_code(text: str) -> None:
 
 
 async def readable(service: Service, store: Store, who: Principal, code: str) -> Dossier:
-    """A dossier that the principal may read, else 404 (its existence is private)."""
+    """A dossier that the principal may read, its home's or a copy, else 404 (its existence is private)."""
     must_be_code(code)
     async with service.pool.acquire() as connection:
         dossier = await store.read(connection, code)
+        if dossier is None and (copy := await store.read_copy(connection, code)) is not None:
+            dossier = copy[1]
+            dossier.contact_ref = None  # the person stays at home
     if dossier is None:
         raise not_found("This dossier")
     if who.role is Role.PORTAL:

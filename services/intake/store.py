@@ -105,6 +105,28 @@ class Store:
             rows = sorted(seen)
             await connection.execute(self.queries["elsewhere_put"], [c for c, _ in rows], [a for _, a in rows])
 
+    async def lock_copies(self, connection: Connection, codes: Sequence[str]) -> dict[str, tuple[str, Dossier]]:
+        """Dossiers of lower sites: their home, and what their events have made of them."""
+        rows = await connection.fetch(self.queries["copies_for_update"], list(codes)) if codes else []
+        return {row["code"]: (row["home"], from_json(row["body"])) for row in rows}
+
+    async def read_copy(self, connection: Connection, code: str) -> tuple[str, Dossier] | None:
+        row = await connection.fetchrow(self.queries["copy"], code)
+        return None if row is None else (row["home"], from_json(row["body"]))
+
+    async def write_copies(self, connection: Connection, copies: Sequence[tuple[str, Dossier]]) -> None:
+        if copies:
+            await connection.execute(
+                self.queries["copies_put"],
+                [d.code for _, d in copies],
+                [home for home, _ in copies],
+                [d.agency for _, d in copies],
+                [d.deciding_agency for _, d in copies],
+                [d.state for _, d in copies],
+                [d.due_at for _, d in copies],
+                [to_json(d) for _, d in copies],
+            )
+
     async def numbers(self, connection: Connection, wanted: dict[tuple[str, date], int]) -> dict[tuple[str, date], int]:
         """Reserves that many numbers for each agency and day; the last of them."""
         names = sorted(wanted)

@@ -135,7 +135,7 @@ def routes(service: Service, store: Store, crossing: Crossing, identity: Identit
                 limit=limit + 1,
             )
         more = len(page) > limit
-        items = [transfer_json(transfer, dossier_state, who) for transfer, dossier_state in page[:limit]]
+        items = [transfer_json(each, dossier_state, who, home) for each, dossier_state, home in page[:limit]]
         return JSONResponse({"items": items, "next_cursor": items[-1]["id"] if more else None})
 
     @api.get("/v1/transfers/{which}", tags=["transfers"])

@@ -56,7 +56,7 @@ WHERE t.id = $1
 
 -- name: transfers_of_dossier
 -- $2: after this id; $3: these states; $4: one agency, or any; $5: the asker's agencies, or all.
-SELECT t.*, d.state AS dossier_state
+SELECT t.*, d.state AS dossier_state, d.home
 FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
 WHERE t.dossier = $1 AND t.id > $2 AND t.state = ANY ($3::text[])
   AND ($4::text IS NULL OR t.sender = $4 OR t.receiver = $4)
@@ -80,12 +80,12 @@ WITH found AS (
            AND ($4::text[] IS NULL OR sender = ANY ($4) OR receiver = ANY ($4))
          ORDER BY id LIMIT $5)) near
     GROUP BY near.id ORDER BY near.id LIMIT $5)
-SELECT t.*, d.state AS dossier_state
+SELECT t.*, d.state AS dossier_state, d.home
 FROM found JOIN {schema}.transfer t USING (id) JOIN {schema}.dossier d ON d.code = t.dossier
 ORDER BY t.id
 
 -- name: transfers_of_site
-SELECT t.*, d.state AS dossier_state
+SELECT t.*, d.state AS dossier_state, d.home
 FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
 WHERE t.id > $1 AND t.state = ANY ($2::text[])
 ORDER BY t.id LIMIT $3

@@ -168,7 +168,7 @@ class Store:
         scope: Collection[str] | None,
         after: UUID | None,
         limit: int,
-    ) -> list[tuple[Transfer, int]]:
+    ) -> list[tuple[Transfer, int, str | None]]:
         """A page by id: transfers whose sender or receiver is `agency`, as far as they are in `scope` (None: all)."""
         states = list(EVERY_STATE if state is None else (state,))
         mine = None if scope is None else sorted(scope)
@@ -183,7 +183,7 @@ class Store:
             )
         else:
             rows = await connection.fetch(self._queries["transfers_of_site"], after, states, limit)
-        return [(transfer_of(row), row["dossier_state"]) for row in rows]
+        return [(transfer_of(row), row["dossier_state"], row["home"]) for row in rows]
 
     async def open_at(self, connection: Connection, agencies: Collection[str], limit: int) -> dict[str, list[UUID]]:
         """The open transfers that lie with these agencies, by dossier."""

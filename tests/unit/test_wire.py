@@ -1,0 +1,123 @@
+"""Records of a link: what is good, and what is refused with which reason."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from services.routing.link import Place
+from services.routing.wire import (
+    MAX_RECORD,
+    Batch,
+    Control,
+    Refused,
+    Way,
+    batch_record,
+    control_record,
+    letter,
+    open_record,
+    read_letter,
+)
+from shared.security.peers import Identity, PeerRefused, fingerprint, wrap_to
+
+UP = Way("H55.242", "up", "H55.242", "H55")
+NOW = datetime(2026, 11, 2, 1, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def commune(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    return Identity("H55.242", tmp_path_factory.mktemp("commune"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    return Identity("H55.242", tmp_path_factory.mktemp("stranger"))
+
+
+def keys(identity: Identity) -> dict[str, Any]:
+    return {fingerprint(identity.public["sign"]): identity.public["sign"]}
+
+
+def texts(count: int = 3) -> list[str]:
+    return [letter("copy", {"n": n}, origin="H55.242", to="H55", at=NOW).text for n in range(count)]
+
+
+def record(identity: Identity, way: Way = UP) -> dict[str, Any]:
+    value: dict[str, Any] = orjson.loads(batch_record(identity, way, Place(1, 7), "before", texts()))
+    return value
+
+
+def reason(value: bytes | None, identity: Identity, way: Way = UP) -> str:
+    with pytest.raises(Refused) as refused:
+        open_record(value, way, keys(identity))
+    return refused.value.reason
+
+
+def test_what_is_sent_is_read(commune: Identity) -> None:
+    sent = texts()
+    good = open_record(batch_record(commune, UP, Place(1, 7), "before", sent), UP, keys(commune))
+    assert isinstance(good, Batch)
+    assert (good.first, good.before, good.texts) == (Place(1, 7), "before", tuple(sent))
+    assert [read_letter(text).body["n"] for text in good.texts] == [0, 1, 2]
+    said = open_record(control_record(commune, UP, 5, {"a": 1}), UP, keys(commune))
+    assert said == Control(5, {"a": 1})
+
+
+def test_a_changed_byte_is_found(commune: Identity) -> None:
+    value = record(commune)
+    value["envelopes"][1] = value["envelopes"][1].replace('"n":1', '"n":9')
+    assert reason(orjson.dumps(value), commune) == "bad-digest"
+    value = record(commune)
+    value["manifest"] = value["manifest"].replace('"first":7', '"first":8')
+    assert reason(orjson.dumps(value), commune) == "bad-signature"
+
+
+def test_a_truncated_record_is_refused(commune: Identity) -> None:
+    value = record(commune)
+    value["envelopes"].pop()
+    assert reason(orjson.dumps(value), commune) == "truncated"
+    assert reason(orjson.dumps(value)[:-20], commune) == "not-readable"
+    assert reason(None, commune) == "not-readable"
+
+
+def test_a_forged_record_is_refused(commune: Identity, stranger: Identity) -> None:
+    assert reason(orjson.dumps(record(stranger)), commune) == "unknown-key"
+    forged = record(stranger)
+    forged["jws"] = record(commune)["jws"].rpartition(".")[0] + "." + forged["jws"].rpartition(".")[2]
+    assert reason(orjson.dumps(forged), commune) == "bad-signature"
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        Way("H55.242", "down", "H55.242", "H55"),
+        Way("H55.241", "up", "H55.242", "H55"),
+        Way("H55.242", "up", "H55.242", "H56"),
+        Way("H55.242", "up", "H55.241", "H55"),
+    ],
+)
+def test_a_wrongly_addressed_record_is_refused(commune: Identity, way: Way) -> None:
+    assert reason(orjson.dumps(record(commune, way)), commune) == "wrong-address"
+
+
+def test_an_oversize_record_is_refused(commune: Identity) -> None:
+    assert reason(b" " * (MAX_RECORD + 1), commune) == "oversize"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": "x"}', '{"id":"00000000-0000-7000-8000-000000000000"}'])
+def test_what_is_no_envelope_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="bad-envelope"):
+        read_letter(text)
+
+
+def test_a_data_key_opens_at_its_site_alone(commune: Identity, stranger: Identity) -> None:
+    wrapped = wrap_to(b"k" * 32, commune.public["seal"])
+    assert commune.open(wrapped) == b"k" * 32
+    with pytest.raises(PeerRefused, match="not-wrapped-to-us"):
+        stranger.open(wrapped)
+
+
+def test_the_keys_are_made_once(tmp_path: Path) -> None:
+    assert Identity("H55", tmp_path).public == Identity("H55", tmp_path).public
