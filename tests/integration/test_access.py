@@ -32,7 +32,7 @@ from tests.harness import until
 from tests.kafka import ADMIN, ADMIN_PASSWORD, Kafka, libraries
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 PREFIX, SITE_PREFIX = "matrix.", "h55."
 PASSWORD = "a-test-password"
@@ -392,7 +392,7 @@ async def test_a_newcomer_follows_the_page_and_sees_the_first_event(site: Site) 
             running = await asyncio.create_subprocess_shell(
                 block, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
             )
-            out, err = await asyncio.wait_for(running.communicate(), 180.0)
+            out, err = await asyncio.wait_for(running.communicate(), 300.0)
             assert running.returncode == 0, f"{block}{out.decode()}{err.decode()}"
             said.append(out.decode())
     finally:
