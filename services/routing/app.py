@@ -41,6 +41,7 @@ def create(settings: RoutingSettings | None = None) -> Service:
     service.app.include_router(link_routes(service, link_store, links, identity))
     service.app.include_router(subscriber_routes(service, views))
     service.on_start(links.refresh)
+    service.on_observe(links.observe)
     service.run_always("peers", links.keep)
     service.run_always("links-lower", links.run_own)
     service.run_always("links-upper", links.run_upper)

@@ -31,8 +31,9 @@ from shared.bus.connection import BusSettings
 from shared.bus.line import Arrived, Line, LineDown, Reading
 from shared.contracts.codes import format_instant, local_day, parse_instant
 from shared.contracts.events import link_topics
+from shared.observe.metrics import LINK_CLOCK, LINK_SILENT, LINK_WAITING, Metrics
 from shared.security.peers import Identity
-from shared.service import Service
+from shared.service import Service, age
 from shared.store.pool import TRANSIENT_ERRORS, Connection
 
 log = structlog.get_logger("lienthong.links")
@@ -391,6 +392,13 @@ class Links:
 
     # -- what operators ask
 
+    async def observe(self, connection: Connection) -> None:
+        """How each line stands, as metrics; one that is paused is silent by intent."""
+        for link in await self._links.links(connection):
+            if link.state == "active":
+                waiting = await self._links.waiting(connection, link.peer, link.confirmed)
+                show_link(self._service.metrics, link, link.name_on(self.site), waiting)
+
     async def status(self) -> list[dict[str, Any]]:
         """Every link as it stands."""
         async with self._service.pool.acquire() as connection:
@@ -477,3 +485,11 @@ def _batches(rows: Sequence[Any]) -> list[list[Any]]:
 def _other(direction: Any) -> str:
     """The peer's outgoing direction is our incoming one."""
     return "in" if direction == "out" else "out"
+
+
+def show_link(metrics: Metrics, link: Link, name: str, waiting: int) -> None:
+    if link.heard is not None:
+        metrics.set(LINK_SILENT, 0.0 if link.paused else age(link.heard), name)
+    metrics.set(LINK_WAITING, waiting, name, link.outgoing)
+    if link.offset_ms is not None:
+        metrics.set(LINK_CLOCK, link.offset_ms / 1000, name)
