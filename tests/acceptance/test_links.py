@@ -40,7 +40,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     commune = Up.start(folder / "commune", "--bundle", lower)
     line = Proxy(bus_port(province))
     try:
-        # Received before there was a link: the upper site learns of it all the same.
         link(province, commune, folder, line.port)
         with commune.http("intake") as http:
             until(lambda: http.get(f"/v1/procedures/{PROCEDURE}").status_code == 200, "the directory has come down")
