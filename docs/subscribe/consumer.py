@@ -35,14 +35,12 @@ async def main(file: str, wanted: int) -> None:
                 for record in records:
                     headers = {name: value.decode() for name, value in record.headers}
                     place, sequence = (record.topic, record.key), int(headers["ce_sequence"])
-                    if sequence <= last.get(place, 0):
-                        continue  # known already
+                    if sequence <= last.get(place, 0) or not wanted:
+                        continue  # known already, or more than was asked for
                     last[place] = sequence
                     said = {"type": headers["ce_type"], "key": record.key.decode(), "sequence": sequence}
                     print(json.dumps(said | {"data": json.loads(record.value)}, ensure_ascii=False), flush=True)
                     wanted -= 1
-                    if not wanted:
-                        break
             await consumer.commit()  # after the events are stored, never before
     finally:
         await consumer.stop()

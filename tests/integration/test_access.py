@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -390,9 +391,18 @@ async def test_a_newcomer_follows_the_page_and_sees_the_first_event(site: Site) 
     try:
         for block in blocks:
             running = await asyncio.create_subprocess_shell(
-                block, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+                block,
+                cwd=folder,
+                env=environment,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
             )
-            out, err = await asyncio.wait_for(running.communicate(), 300.0)
+            try:
+                out, err = await asyncio.wait_for(running.communicate(), 300.0)
+            except TimeoutError:
+                os.killpg(running.pid, signal.SIGKILL)
+                raise AssertionError(f"this does not end: {block}") from None
             assert running.returncode == 0, f"{block}{out.decode()}{err.decode()}"
             said.append(out.decode())
     finally:
