@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from tests.acceptance.command import COMMAND, Up, environment, lienthong, receipt, reconciled, until, write_register
 
-DOSSIERS = 3400  # of three lines: three chunks
+DOSSIERS = int(os.environ.get("LIENTHONG_IMPORT_DOSSIERS", "3400"))  # of three lines: 3,400 make three chunks
 
 
 def imported(*arguments: object, data: Path) -> dict[str, Any]:
