@@ -22,6 +22,7 @@ from shared.web.app import Asking, Body, allow, router
 from shared.web.problem import forbidden, not_found
 
 PAGE: Final = 100
+_CSV: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/csv": {}}}}
 READERS: Final = (Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.OPERATOR)
 OPEN: Final = ("/notices",)
 """The page asks for its token itself: a browser brings the desk's session."""
@@ -180,7 +181,7 @@ def seen_routes(service: Service, store: Store) -> APIRouter:
             found.append(dict(row) | {"from": sender, "to": receiver})
         return found
 
-    @api.get("/v1/postal-orders/manifest", tags=["post"])
+    @api.get("/v1/postal-orders/manifest", tags=["post"], response_class=Response, responses=_CSV)
     async def manifest(
         who: Asking, day: date, carrier: str | None = None, agency: AgencyCode | None = None
     ) -> Response:
@@ -192,7 +193,7 @@ def seen_routes(service: Service, store: Store) -> APIRouter:
             headers={"Content-Disposition": f'attachment; filename="buu-chinh-{day}.csv"', "Cache-Control": "no-store"},
         )
 
-    @api.get("/v1/postal-orders/labels", tags=["post"])
+    @api.get("/v1/postal-orders/labels", tags=["post"], response_class=HTMLResponse)
     async def labels(who: Asking, day: date, carrier: str | None = None, agency: AgencyCode | None = None) -> Response:
         """The day's labels, eight to a sheet of A4, for a browser to print."""
         import segno
