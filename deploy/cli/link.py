@@ -57,7 +57,7 @@ def invite(
 @app.command()
 def join(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The invitation.")],
-    reply: Annotated[Path, typer.Argument(metavar="REPLY", help="What the upper site is to confirm.")],
+    reply: Annotated[Path, typer.Option("--out", metavar="REPLY", help="What the upper site is to confirm.")],
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +65,7 @@ def join(
 
     \b
     Example:
-      lienthong link join invitation.json reply.json --data ./data/commune
+      lienthong link join invitation.json --out reply.json --data ./data/commune
     """
     answer = asyncio.run(_post(data, "/v1/links/join", {"text": _read(file)}))
     _write(reply, answer)

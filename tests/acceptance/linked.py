@@ -121,7 +121,7 @@ def link(upper: Up, lower: Up, folder: Path, via: int | None = None) -> None:
     site = str(lower.ready["site"])
     for done in (
         lienthong("link", "invite", "--site", site, "--out", invitation, *given, data=upper.data),
-        lienthong("link", "join", invitation, reply, data=lower.data),
+        lienthong("link", "join", invitation, "--out", reply, data=lower.data),
         lienthong("link", "confirm", reply, data=upper.data),
     ):
         assert done.returncode == 0, done.stdout + done.stderr
