@@ -20,7 +20,7 @@ from services.intake.desk import FORM_AFTER, FormFault, act_of, likely, new_of, 
 from services.intake.dossier import Dossier
 from services.intake.pages import FORM, Lang, Pages, form_of, language, remember
 from services.intake.reading import CODE, actor_of, explanation, readable
-from services.intake.session import LoginNeeded, PageRefused, Sessions, Visit, public_address
+from services.intake.session import HOME, LoginNeeded, PageRefused, Sessions, Visit, public_address
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking import ACTS, STATES, Language, standing
@@ -78,8 +78,8 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
     service.app.add_exception_handler(LoginNeeded, not_logged_in)
     service.app.add_exception_handler(PageRefused, page_refused)
 
-    def shown(visit: Visit, name: str, asked: Lang = None, **more: Any) -> Response:
-        return remember(pages.html(name, visit.lang, visit=visit, **more), asked)
+    def shown(visit: Visit, name: str, asked: Lang = None, *, here: str = "", **more: Any) -> Response:
+        return remember(pages.html(name, visit.lang, visit=visit, here=here or visit.here, **more), asked)
 
     def refused_page(visit: Visit | None, problem: Problem, lang: Language = "vi") -> Response:
         words = {
@@ -89,7 +89,13 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
         lang = lang if visit is None else visit.lang
         message = words[lang == "en"]
         return pages.html(
-            "message.html", lang, status=problem.status, headers=problem.headers, visit=visit, message=message
+            "message.html",
+            lang,
+            status=problem.status,
+            headers=problem.headers,
+            here=HOME if visit is None else visit.here,
+            visit=visit,
+            message=message,
         )
 
     def agencies_of(visit: Visit) -> list[str]:
@@ -242,6 +248,7 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
             visit,
             "receive.html",
             asked,
+            here=f"/desk/new/{procedure.code}",
             path="/desk/new",
             procedure=procedure,
             limit=_limit(procedure),
@@ -346,6 +353,7 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
             visit,
             "dossier.html",
             asked,
+            here=f"/desk/dossiers/{code}" if at else "",
             path="/desk",
             d=dossier,
             procedure=_procedure(directory, dossier.procedure),

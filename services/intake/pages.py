@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Query, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -80,21 +80,32 @@ class Pages:
         *,
         status: int = 200,
         headers: Mapping[str, str] | None = None,
+        here: str,
         **more: Any,
     ) -> Response:
+        """`here`: the page's own address (`address`), under which it is offered in the other language."""
+
         def both(vietnamese: str, english: str) -> str:
             return vietnamese if lang == "vi" else english
 
         directory = self._service.directory
         values = {"visit": None, "message": "", "path": "", "wide": False} | more
+        other = "en" if lang == "vi" else "vi"
         text = self._environment.get_template(name).render(
             _=both,
             lang=lang,
+            other=f"{here}{'&' if '?' in here else '?'}lang={other}",
             style=STYLE,
             site=directory.current.site_name if directory.loaded else "",
             **values,
         )
         return HTMLResponse(text, status, HEADERS | dict(headers or {}))
+
+
+def address(request: Request) -> str:
+    """The page that is asked for, with its parameters but the language."""
+    kept = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "lang"])
+    return f"{request.url.path}?{kept}" if kept else request.url.path
 
 
 def language(request: Request, asked: Language | None) -> Language:

@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from services.intake import paper
 from services.intake.catalogue import PAGE, Texts, searchable
-from services.intake.pages import Lang, Pages, language, remember
+from services.intake.pages import Lang, Pages, address, language, remember
 from shared.clock import Calendar, Unit
 from shared.contracts.codes import check_dossier_code, local_day
 from shared.contracts.events import Level
@@ -73,6 +73,7 @@ def public_routes(service: Service, pages: Pages) -> APIRouter:
         answer = pages.html(
             "procedures.html",
             chosen,
+            here=address(request),
             path="/procedures",
             q=q,
             field=field,
@@ -95,13 +96,16 @@ def public_routes(service: Service, pages: Pages) -> APIRouter:
             found = directory.procedure(code)
         except DirectoryError:
             none = ("Không có thủ tục với mã này.", "No procedure has this code.")[chosen == "en"]
-            return pages.html("message.html", chosen, status=404, message=none, path="/procedures")
+            return pages.html(
+                "message.html", chosen, status=404, here=address(request), message=none, path="/procedures"
+            )
         on_time = None
         if found.effective_on is not None:
             on_time = found.published_on is not None and found.published_on <= found.effective_on
         answer = pages.html(
             "procedure.html",
             chosen,
+            here=address(request),
             path="/procedures",
             p=found,
             limit=_limit(found),
@@ -127,7 +131,14 @@ def public_routes(service: Service, pages: Pages) -> APIRouter:
         shown = [(agency, _hours(directory.calendar_for(agency.code, now), chosen == "en")) for agency in found[:PAGE]]
         levels = {name: words[chosen == "en"] for name, words in LEVELS.items()}
         answer = pages.html(
-            "agencies.html", chosen, path="/agencies", q=q, found=shown, total=len(found), levels=levels
+            "agencies.html",
+            chosen,
+            here=address(request),
+            path="/agencies",
+            q=q,
+            found=shown,
+            total=len(found),
+            levels=levels,
         )
         return remember(answer, lang)
 
@@ -142,7 +153,8 @@ def public_routes(service: Service, pages: Pages) -> APIRouter:
                 pass
             else:
                 return RedirectResponse(f"/track/{wanted}", 303)
-        return remember(pages.html("look.html", language(request, lang), path="/track", code=code), lang)
+        answer = pages.html("look.html", language(request, lang), here=address(request), path="/track", code=code)
+        return remember(answer, lang)
 
     return routes
 

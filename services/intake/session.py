@@ -18,7 +18,7 @@ import httpx
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
 
-from services.intake.pages import Lang, Pages, language
+from services.intake.pages import Lang, Pages, address, language
 from services.intake.settings import IntakeSettings
 from services.intake.tracking import Language
 from shared.security.tokens import Principal, Role, TokenRefused
@@ -38,11 +38,13 @@ AT_DESKS: Final = frozenset({Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR,
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request to a desk page: who, in which language, and the secret of the session's forms (None: bearer token)."""
+    """One request to a desk page: who, in which language, the secret of the session's forms (None: bearer token), and
+    where the page is found again."""
 
     who: Principal
     lang: Language
     csrf: str | None
+    here: str = HOME
 
     @property
     def subject(self) -> str:
@@ -104,7 +106,8 @@ class Sessions:
             csrf = self._csrf(token)
         if principal.role not in AT_DESKS:
             raise PageRefused(chosen, _no_pages(principal))
-        return Visit(principal, chosen, csrf)
+        # What a form brought forth has no address of its own.
+        return Visit(principal, chosen, csrf, address(request) if request.method == "GET" else HOME)
 
     def check(self, visit: Visit, form: Mapping[str, list[str]]) -> None:
         """403 for a form that is not of this session."""
@@ -125,6 +128,7 @@ class Sessions:
             lang,
             status=401,
             headers={"WWW-Authenticate": "Bearer"},
+            here=f"{HOME}/login",
             message=message,
             provider=bool(self._settings.oidc_issuer and self._settings.oidc_client_id),
         )

@@ -5,6 +5,7 @@ Pure; the page and its throttle are in `tracking_api.py`.
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from services.intake.deadlines import at_home
@@ -97,7 +98,7 @@ _TODO: Final[Mapping[Language, Mapping[int, str]]] = {
         7: "Ông/bà chưa phải làm gì. Cơ quan đang xem xét yêu cầu rút hồ sơ.",
         8: "Hồ sơ đã dừng{reason}. Không còn việc gì phải làm.",
         9: "{collect}",
-        10: "Kết quả đã được trả. Mời ông/bà đánh giá sự phục vụ.",
+        10: "Kết quả đã được trả. {rate}",
     },
     "en": {
         1: "Nothing to do yet. The one-stop desk will check the dossier and take it in.",
@@ -109,7 +110,7 @@ _TODO: Final[Mapping[Language, Mapping[int, str]]] = {
         7: "Nothing to do yet. The withdrawal is being looked at.",
         8: "The dossier was stopped{reason}. There is nothing left to do.",
         9: "{collect}",
-        10: "The result was returned. Please rate the service.",
+        10: "The result was returned. {rate}",
     },
 }
 
@@ -125,6 +126,12 @@ _COLLECT: Final[Mapping[Language, Mapping[ev.ReturnBy, str]]] = {
         "online": "The result is on the public-service portal.",
     },
 }
+
+_RATE: Final[Mapping[Language, tuple[str, str]]] = {
+    "vi": ("Mời ông/bà đánh giá sự phục vụ.", "Cảm ơn ông/bà đã đánh giá; không còn việc gì phải làm."),
+    "en": ("Please rate the service.", "Thank you for your rating; there is nothing left to do."),
+}
+"""Before and after the citizen has rated."""
 
 # An officer's free text may name a telephone number or a citizen id; nine digits in a row are either.
 _PERSONAL_NUMBER: Final = re.compile(r"\+?\d(?:[ .\-]?\d){8,}")
@@ -156,6 +163,12 @@ def view(dossier: Dossier, history: Sequence[Past], directory: Directory, lang: 
         ],
         "todo": todo(dossier, acts, directory, lang),
     }
+
+
+def rating(acts: Sequence[Past]) -> tuple[ev.DossierRated, datetime] | None:
+    """The rating that counts, the last one that stands, and when it was given."""
+    given = [(past.data, past.time) for past in acts if isinstance(past.data, ev.DossierRated)]
+    return given[-1] if given else None
 
 
 def where(dossier: Dossier, directory: Directory) -> str:
@@ -190,5 +203,6 @@ def todo(dossier: Dossier, acts: Sequence[Past], directory: Directory, lang: Lan
     return _TODO[lang][dossier.state].format(
         reason=f": {said}" if said else "",
         amount=f"{amount:,}".replace(",", "." if lang == "vi" else ","),
+        rate=_RATE[lang][rating(acts) is not None],
         collect=_COLLECT[lang][dossier.return_by].format(desk=_name(dossier.agency, directory)),
     )

@@ -15,15 +15,16 @@ from pydantic import Field, ValidationError
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from services.intake import acts
+from services.intake.deadlines import at_home
 from services.intake.dossier import ENDED, Actor, Dossier
 from services.intake.reading import explanation
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
-from services.intake.tracking import ACTS, STATES, Language, view
+from services.intake.tracking import ACTS, STATES, Language, rating, standing, view
 from services.intake.writer import Command, Writer
 from shared.clock import ClockError
 from shared.contracts.codes import Text
-from shared.contracts.events import Satisfaction
+from shared.contracts.events import DossierRated, Satisfaction
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.store.pool import Connection
@@ -64,6 +65,8 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "pin": "Mã tra cứu (6 chữ số trên giấy tiếp nhận)",
         "look": "Tra cứu",
         "rate": "Đánh giá sự phục vụ",
+        "rated": "Ông/bà đã đánh giá",
+        "rate-again": "Đánh giá lại",
         "level": "Ông/bà hài lòng đến mức nào?",
         "complained": "Tôi đã phải phản ánh, kiến nghị về hồ sơ này",
         "comment": "Góp ý thêm (không bắt buộc)",
@@ -84,6 +87,8 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "pin": "Tracking pin (the 6 digits on your receipt)",
         "look": "Look up",
         "rate": "Rate the service",
+        "rated": "You rated",
+        "rate-again": "Rate again",
         "level": "How satisfied are you?",
         "complained": "I had to complain about this dossier",
         "comment": "Anything else (you may leave it out)",
@@ -110,6 +115,9 @@ _LEVELS: Final[dict[Language, tuple[tuple[Satisfaction, str], ...]]] = {
         ("dissatisfied", "Dissatisfied"),
     ),
 }
+
+
+Rated = tuple[DossierRated, datetime] | None
 
 
 class CitizenRating(Body):
@@ -156,8 +164,24 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
                 raise _throttled(window.total_seconds())
         raise Problem(404, "not-found", "There is no dossier with this code and pin.")
 
-    async def described(connection: Connection, dossier: Dossier, lang: Language) -> dict[str, Any]:
-        return view(dossier, await store.history(connection, dossier.code), service.directory.current, lang)
+    async def described(connection: Connection, dossier: Dossier, lang: Language) -> tuple[dict[str, Any], Rated]:
+        history = await store.history(connection, dossier.code)
+        return view(dossier, history, service.directory.current, lang), rating(standing(history))
+
+    def opened_page(
+        dossier: Dossier, seen: dict[str, Any], rated: Rated, pin: str | None, lang: Language, *, thanks: bool = False
+    ) -> Response:
+        """The page of a dossier to whom has its pin; a rating that was given is shown, and may be given again."""
+        return page(
+            dossier.code,
+            lang,
+            view=seen,
+            pin=pin,
+            rateable=dossier.state in ENDED,
+            rated=None if rated is None else (dict(_LEVELS[lang])[rated[0].level], at_home(rated[1])),
+            thanks=thanks,
+            why=why(dossier, lang),
+        )
 
     def why(dossier: Dossier, lang: Language) -> list[str]:
         """Why it is due when it is, in sentences; none for what was never received."""
@@ -197,12 +221,12 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
         try:
             async with service.pool.acquire() as connection:
                 dossier = await opened(connection, code, pin)
-                seen = await described(connection, dossier, lang)
+                seen, rated = await described(connection, dossier, lang)
         except Problem as problem:
             return problem.response() if as_json else problem_page(code, lang, problem)
         if as_json:
             return JSONResponse(seen, headers=_HEADERS)
-        return page(code, lang, view=seen, pin=pin, rateable=dossier.state in ENDED, why=why(dossier, lang))
+        return opened_page(dossier, seen, rated, pin, lang)
 
     @routes.post(
         "/track/{code}",
@@ -221,12 +245,12 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
         as_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
         as_json = wants_json(request) or not as_form
         try:
-            rating = _checked(_form(await request.body()) if as_form else await _json(request))
+            given = _checked(_form(await request.body()) if as_form else await _json(request))
             async with service.pool.acquire() as connection:
-                await opened(connection, code, rating.pin)
+                await opened(connection, code, given.pin)
             command = Command(
                 "rating",
-                acts.Rating(**rating.model_dump(exclude={"pin"})),
+                acts.Rating(**given.model_dump(exclude={"pin"})),
                 Actor("citizen", CITIZEN.subject),
                 code=code,
                 key=None if as_form else await request_key(request, CITIZEN),
@@ -241,11 +265,11 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
                 assert result.answer is not None
                 return result.answer.response()
             async with service.pool.acquire() as connection:
-                dossier = await opened(connection, code, rating.pin)
-                seen = await described(connection, dossier, lang)
+                dossier = await opened(connection, code, given.pin)
+                seen, rated = await described(connection, dossier, lang)
         except Problem as problem:
             return problem.response() if as_json else problem_page(code, lang, problem)
-        return page(code, lang, view=seen, pin=rating.pin, thanks=True, why=why(dossier, lang))
+        return opened_page(dossier, seen, rated, given.pin, lang, thanks=True)
 
     return routes
 

@@ -160,9 +160,16 @@ async def test_the_citizen_rates_by_the_pages_form(
     thanks = await citizen.post(f"/track/{taken['code']}", data=form)
     assert thanks.status_code == 200
     assert "Cảm ơn" in thanks.text
+    assert "Ông/bà đã đánh giá: <strong>Không hài lòng</strong>" in thanks.text
+    assert "Mời ông/bà đánh giá" not in thanks.text
     assert [
         item["act"] for item in (await track(citizen, taken["code"], taken["track_pin"], **JSON)).json()["history"]
     ][-1] == "rated"
+    later = await citizen.get(f"/track/{taken['code']}", params={"pin": taken["track_pin"], "lang": "en"})
+    assert "You rated: <strong>Dissatisfied</strong>" in later.text
+    assert "Please rate" not in later.text
+    again = await citizen.post(f"/track/{taken['code']}", data=form | {"level": "satisfied"})
+    assert "Ông/bà đã đánh giá: <strong>Hài lòng</strong>" in again.text  # the last one counts
 
 
 async def test_a_rating_that_cannot_be_is_refused(desk: httpx.AsyncClient, citizen: httpx.AsyncClient) -> None:

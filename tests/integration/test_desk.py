@@ -232,6 +232,30 @@ async def test_the_language_is_remembered(site: RunningSite) -> None:
     assert "Việc cần làm" in (await web.get("/desk")).text
 
 
+async def test_the_other_language_keeps_what_was_asked_for(site: RunningSite) -> None:
+    web = await log_in(site)
+
+    async def other(path: str) -> str:
+        found = re.search(r'href="([^"]+)" lang="en"', (await web.get(path)).text)
+        assert found is not None, path
+        return unescape(found[1])
+
+    for path in (
+        "/desk",
+        f"/desk/register?agency={HOME}&from=2026-01-01",
+        "/desk?show=overdue",
+        "/desk/new?q=d%E1%BA%A5u",
+    ):
+        assert await other(path) == f"{path}{'&' if '?' in path else '?'}lang=en"
+    anybody = browser(site)
+    page = await anybody.get("/procedures", params={"q": "khai sinh", "level": "commune", "lang": "en"})
+    assert 'href="/procedures?q=khai+sinh&amp;level=commune&amp;lang=vi" lang="vi"' in page.text
+    # What a form brought forth is offered where it can be asked for.
+    code = (await received(client(site, Role.DESK, HOME)))["code"]
+    wrong = await do(web, code, "extension", reason="Mưa lũ", due_at="2020-01-01T10:00")
+    assert f'href="/desk/dossiers/{code}?lang=en"' in wrong.text
+
+
 async def printed(web: httpx.AsyncClient, code: str, name: str) -> str:
     """A form's page, which is also there as a PDF."""
     pdf = await web.get(f"/desk/dossiers/{code}/forms/{name}.pdf")
