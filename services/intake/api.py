@@ -11,12 +11,11 @@ from services.intake import acts
 from services.intake.attachments import described
 from services.intake.dossier import Actor, Dossier
 from services.intake.imports import Imports
-from services.intake.reading import CODE, actor_of, explanation, must_be_code, readable
+from services.intake.reading import CODE, actor_of, explanation, must_be_code, past_of, readable
 from services.intake.settings import IntakeSettings
-from services.intake.store import DOSSIER, Store
+from services.intake.store import Store
 from services.intake.writer import Command, Result, Writer, etag, local_text
 from shared.contracts.codes import AgencyCode, Name, Phone, check_dossier_code
-from shared.contracts.envelope import parse
 from shared.security.access import scope_of, sees_personal_data
 from shared.security.tokens import Principal, Role
 from shared.service import Service
@@ -181,7 +180,7 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
     async def one(request: Request, who: Reader, code: str) -> Response:
         """A dossier as it stands; with its applicant for desk and admin, and each such read is recorded."""
         dossier = await readable(service, store, who, code)
-        body = _described(dossier)
+        body = _described(dossier, service.settings.site)
         if sees_personal_data(who) and dossier.contact_ref is not None:
             async with service.pool.acquire() as connection:
                 applicant = await store.contact(connection, dossier.contact_ref)
@@ -201,24 +200,21 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         who: Reader, code: str, cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None
     ) -> dict[str, Any]:
         """Every event of a dossier, in order; nothing is ever taken out of it."""
-        await readable(service, store, who, code)
-        async with service.pool.acquire() as connection:
-            envelopes = await service.log.after(connection, DOSSIER, code, cursor or 0, PAGE + 1)
-        items = []
-        for envelope in envelopes[:PAGE]:
-            data = parse(envelope)
-            items.append(
-                {
-                    "id": str(envelope.id),
-                    "type": envelope.type,
-                    "sequence": envelope.sequence,
-                    "at": local_text(envelope.time),
-                    "recorded_at": local_text(envelope.recorded),
-                    "mode": envelope.mode,
-                    **(data.model_dump(mode="json", by_alias=True, exclude={"contact_ref"}) if data else {}),
-                }
-            )
-        return {"items": items, "next_cursor": str(items[-1]["sequence"]) if len(envelopes) > PAGE else None}
+        past = await past_of(service, store, await readable(service, store, who, code))
+        after = cursor or 0
+        items = [
+            {
+                "id": str(each.id),
+                "type": each.data.short,
+                "sequence": each.sequence,
+                "at": local_text(each.time),
+                "recorded_at": local_text(each.recorded),
+                "mode": each.mode,
+                **each.data.model_dump(mode="json", by_alias=True, exclude={"contact_ref", "track"}),
+            }
+            for each in past[after : after + PAGE]
+        ]
+        return {"items": items, "next_cursor": str(items[-1]["sequence"]) if len(past) > after + PAGE else None}
 
     @api.get("/v1/dossiers/{code}/attachments", tags=["dossiers"])
     async def attachments(who: Reader, code: str) -> dict[str, Any]:
@@ -266,6 +262,8 @@ def _page(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _listed(row: Any) -> dict[str, Any]:
+    """A dossier in a list; of a copy also its home."""
+    home = row.get("home")
     return {
         "code": row["code"],
         "state": row["state"],
@@ -276,12 +274,14 @@ def _listed(row: Any) -> dict[str, Any]:
         "due_at": local_text(row["due_at"]),
         "paused": row["paused"],
         "version": row["sequence"],
+        **({} if home is None else {"home": home}),
     }
 
 
-def _described(d: Dossier) -> dict[str, Any]:
+def _described(d: Dossier, site: str) -> dict[str, Any]:
     return {
         "code": d.code,
+        "home": d.home or site,
         "state": d.state,
         "procedure": d.procedure,
         "receiving_agency": d.agency,
@@ -299,5 +299,5 @@ def _described(d: Dossier) -> dict[str, Any]:
         "paid": d.paid,
         "components": d.components,
         "transfers": d.transfers,
-        "allowed": d.allowed(),
+        "allowed": d.allowed() if d.home is None else [],
     }

@@ -19,7 +19,7 @@ from services.intake.catalogue import searchable
 from services.intake.desk import FORM_AFTER, FormFault, act_of, likely, new_of, offered
 from services.intake.dossier import Dossier
 from services.intake.pages import FORM, Lang, Pages, form_of, language, remember
-from services.intake.reading import CODE, actor_of, explanation, readable
+from services.intake.reading import CODE, actor_of, explanation, past_of, readable
 from services.intake.session import HOME, LoginNeeded, PageRefused, Sessions, Visit, public_address
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
@@ -338,11 +338,11 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
         """A dossier with its history, why it is due when it is, and what may be done now; `at`: the form with faults."""
         dossier = await readable(service, store, visit.who, code)
         directory = service.directory.current
+        history = await past_of(service, store, dossier)
         async with service.pool.acquire() as connection:
-            history = await store.history(connection, code)
             now = await service.log.now(connection)
             applicant = await applicant_of(connection, visit, dossier)
-        operations = offered(dossier, may_of(visit.who))
+        operations = offered(dossier, may_of(visit.who)) if dossier.home is None else []
         acts_done = standing(history)
         last = next((past for past in reversed(acts_done) if not isinstance(past.data, _RAISED)), None)
         try:
@@ -441,8 +441,8 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
         dossier = await readable(service, store, visit.who, code)
         if form != "control" and not sees_personal_data(visit.who):
             raise forbidden("Only the desk prints what names the applicant.")
+        history = await past_of(service, store, dossier)
         async with service.pool.acquire() as connection:
-            history = await store.history(connection, code)
             applicant = None if form == "control" else await applicant_of(connection, visit, dossier)
         made = paper.paper(
             cast(paper.Form, form),

@@ -135,6 +135,9 @@ class Dossier:
     working: dict[str, str] = fresh(default_factory=dict)  # agencies of open transfers
     accepted_at: int | None = None  # the version at which a transfer was accepted last
     route_result: ev.Result | None = None
+    # of a copy
+    home: str | None = None  # the site that it belongs to
+    track: str | None = None  # by which its pin is known
 
     @property
     def paused(self) -> bool:

@@ -129,6 +129,7 @@ def first_of(code: str, data: ev.DossierSubmitted | ev.DossierReceived, mode: Li
         contact_ref=None,
         confidential=data.confidential,
         mode=mode,
+        track=data.track,
     )
 
 

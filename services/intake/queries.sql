@@ -23,10 +23,13 @@ SELECT code, home, body FROM intake.copy WHERE code = ANY ($1::text[]) ORDER BY 
 SELECT code, home, body FROM intake.copy WHERE code = $1
 
 -- name: copies_put
-INSERT INTO intake.copy (code, home, agency, deciding_agency, state, due_at, body)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[], $7::text[])
+INSERT INTO intake.copy (code, home, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
+                         sequence, body)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::timestamptz[],
+                     $8::timestamptz[], $9::boolean[], $10::timestamptz[], $11::int[], $12::text[])
 ON CONFLICT (code) DO UPDATE SET agency = excluded.agency, deciding_agency = excluded.deciding_agency,
-    state = excluded.state, due_at = excluded.due_at, body = excluded.body
+    state = excluded.state, received_at = excluded.received_at, due_at = excluded.due_at, paused = excluded.paused,
+    overdue_from = excluded.overdue_from, sequence = excluded.sequence, body = excluded.body
 
 -- name: dossiers_insert
 INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
@@ -125,17 +128,17 @@ ORDER BY code LIMIT $3
 -- others find their index.
 
 -- name: listed_own
--- By code, of some agencies: each is read through its own indexes. After $2; state $3, overdue $4, code like $5.
+-- By code, of some agencies, copies too: each is read through its own indexes. After $2; state $3, overdue $4, code like $5.
 SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
-    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
-     FROM intake.dossier d
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
      WHERE d.agency = own.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($5::text IS NULL OR code LIKE $5)
      ORDER BY code LIMIT $6)
     UNION ALL
-    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
-     FROM intake.dossier d
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
      WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($5::text IS NULL OR code LIKE $5)
@@ -144,8 +147,8 @@ ORDER BY code LIMIT $6
 
 -- name: listed_receiving
 -- By code, of one receiving agency, as far as the scope $7 goes.
-SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
-FROM intake.dossier
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+FROM intake.listed
 WHERE agency = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($5::text IS NULL OR code LIKE $5)
@@ -154,8 +157,8 @@ ORDER BY code LIMIT $6
 
 -- name: listed_site
 -- By code, of the whole site or many agencies: read in the order of their codes.
-SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
-FROM intake.dossier
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+FROM intake.listed
 WHERE ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($5::text IS NULL OR code LIKE $5)

@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from services.intake.deadlines import explained
-from services.intake.dossier import Actor, Dossier
+from services.intake.dossier import Actor, Dossier, Past
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.writer import local_text
 from shared.clock import Language, deadline
-from shared.directory.directory import Directory
+from shared.directory.directory import Directory, DirectoryError
 from shared.security.access import in_scope
 from shared.security.tokens import Principal, Role
 from shared.service import Service
@@ -29,10 +29,7 @@ async def readable(service: Service, store: Store, who: Principal, code: str) ->
     """A dossier that the principal may read, its home's or a copy, else 404 (its existence is private)."""
     must_be_code(code)
     async with service.pool.acquire() as connection:
-        dossier = await store.read(connection, code)
-        if dossier is None and (copy := await store.read_copy(connection, code)) is not None:
-            dossier = copy[1]
-            dossier.contact_ref = None  # the person stays at home
+        dossier = await store.read(connection, code) or await store.read_copy(connection, code)
     if dossier is None:
         raise not_found("This dossier")
     if who.role is Role.PORTAL:
@@ -45,6 +42,17 @@ async def readable(service: Service, store: Store, who: Principal, code: str) ->
     return dossier
 
 
+async def past_of(service: Service, store: Store, dossier: Dossier) -> list[Past]:
+    """The events of a dossier or a copy, in order. Raises Problem 503 when those of a copy cannot be read now."""
+    if dossier.home is None:
+        async with service.pool.acquire() as connection:
+            return await store.history(connection, dossier.code)
+    try:
+        return await store.copied_history(dossier.code)
+    except OSError as error:
+        raise Problem(503, "owner-away", f"{error}; ask again.", headers={"Retry-After": "5"}) from None
+
+
 def actor_of(who: Principal, settings: IntakeSettings) -> Actor:
     """Who acts; desk and officer write back only so far."""
     bound = who.role in (Role.DESK, Role.OFFICER)
@@ -53,13 +61,18 @@ def actor_of(who: Principal, settings: IntakeSettings) -> Actor:
 
 
 def explanation(dossier: Dossier, directory: Directory, lang: Language) -> dict[str, Any]:
-    """Why a dossier is due when it is, as JSON and in sentences. Raises Problem 409 when it was never received."""
+    """Why a dossier is due when it is, as JSON and in sentences. Raises Problem 409 when it was never received, or was
+    counted by a calendar that its home alone has."""
     if dossier.limit is None or dossier.received_at is None or dossier.due_at is None:
         raise Problem(409, "no-due-date", "This dossier was never received: it has no due date.")
+    try:
+        calendar = dossier.calendar_in(directory)
+    except DirectoryError:
+        raise Problem(409, "calendar-unknown", "The calendar by which this was counted is at its home alone.") from None
     found = deadline(
         dossier.limit,
         dossier.received_at,
-        dossier.calendar_in(directory),
+        calendar,
         pauses=dossier.clock_pauses(),
         extension=dossier.clock_extension(),
         kept=dossier.kept_due,

@@ -19,7 +19,7 @@ from shared.web.writes import RequestKey
 FEW_AGENCIES = 200
 """Up to so many agencies are read each through its own index; above, a list by code is read in the order of the codes."""
 
-CONTACT, DOSSIER = "lienthong.contact.v1", "lienthong.dossier.v1"
+CONTACT, DOSSIER, COPY = "lienthong.contact.v1", "lienthong.dossier.v1", "lienthong.copy.v1"
 
 
 @dataclass(slots=True)
@@ -76,12 +76,11 @@ class Store:
 
     async def history(self, connection: Connection, code: str) -> list[Past]:
         """The dossier's events from the log, in order."""
-        past = []
-        for envelope in await self._service.log.after(connection, DOSSIER, code, 0, 10_000):
-            data = parse(envelope)
-            assert isinstance(data, ev.DossierEvent)
-            past.append(Past(envelope.sequence, envelope.id, envelope.time, envelope.recorded, envelope.mode, data))
-        return past
+        return _past(await self._service.log.after(connection, DOSSIER, code, 0, 10_000))
+
+    async def copied_history(self, code: str) -> list[Past]:
+        """A copy's, as routing keeps them. Raises OSError when it does not answer."""
+        return _past(await self._service.ask_owner(COPY, code, 0))
 
     async def ticking(self, connection: Connection, now: datetime, limit: int) -> list[str]:
         """The dossiers at which time raises something now."""
@@ -110,9 +109,14 @@ class Store:
         rows = await connection.fetch(self.queries["copies_for_update"], list(codes)) if codes else []
         return {row["code"]: (row["home"], from_json(row["body"])) for row in rows}
 
-    async def read_copy(self, connection: Connection, code: str) -> tuple[str, Dossier] | None:
+    async def read_copy(self, connection: Connection, code: str) -> Dossier | None:
+        """A lower site's dossier, without its person, who stays at home."""
         row = await connection.fetchrow(self.queries["copy"], code)
-        return None if row is None else (row["home"], from_json(row["body"]))
+        if row is None:
+            return None
+        dossier = from_json(row["body"])
+        dossier.home, dossier.contact_ref = row["home"], None
+        return dossier
 
     async def write_copies(self, connection: Connection, copies: Sequence[tuple[str, Dossier]]) -> None:
         if copies:
@@ -122,8 +126,13 @@ class Store:
                 [home for home, _ in copies],
                 [d.agency for _, d in copies],
                 [d.deciding_agency for _, d in copies],
+                [d.procedure for _, d in copies],
                 [d.state for _, d in copies],
+                [d.received_at for _, d in copies],
                 [d.due_at for _, d in copies],
+                [d.paused for _, d in copies],
+                [d.overdue_from for _, d in copies],
+                [d.sequence for _, d in copies],
                 [to_json(d) for _, d in copies],
             )
 
@@ -406,6 +415,15 @@ class Store:
             [k.key for k in keys],
         )
         return {(row["subject"], row["path"], row["key"]): row for row in rows}
+
+
+def _past(events: Sequence[Envelope]) -> list[Past]:
+    """The dossier's own among these events, numbered as its home has numbered them."""
+    past: list[Past] = []
+    for event in events:
+        if isinstance(data := parse(event), ev.DossierEvent):
+            past.append(Past(len(past) + 1, event.id, event.time, event.recorded, event.mode, data))
+    return past
 
 
 def _columns(rows: Sequence[tuple[Dossier, datetime | None]]) -> tuple[list[Any], ...]:

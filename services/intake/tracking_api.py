@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from services.intake import acts
 from services.intake.deadlines import at_home
 from services.intake.dossier import ENDED, Actor, Dossier
-from services.intake.reading import explanation
+from services.intake.reading import explanation, past_of
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking import ACTS, STATES, Language, rating, standing, view
@@ -25,6 +25,7 @@ from services.intake.writer import Command, Writer
 from shared.clock import ClockError
 from shared.contracts.codes import Text
 from shared.contracts.events import DossierRated, Satisfaction
+from shared.security.keys import pin_digest
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.store.pool import Connection
@@ -152,8 +153,12 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
         window, most = settings.track_window, settings.track_wrong_pins
         key = code[:_LONGEST_CODE]
         left = await connection.fetchval(store.queries["guesses_left"], key, window, most)
-        dossier = await store.read(connection, code)
-        right = compare_digest(service.keys.track_pin(code).encode(), (pin or "").strip().encode())
+        dossier = await store.read(connection, code) or await store.read_copy(connection, code)
+        if dossier is None or dossier.home is None:
+            wanted = pin_digest(code, service.keys.track_pin(code))
+        else:
+            wanted = dossier.track or ""  # its home has made the pin
+        right = compare_digest(wanted, pin_digest(code, (pin or "").strip()))
         if left is not None:
             raise _throttled(left)
         if dossier is not None and right:
@@ -164,8 +169,8 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
                 raise _throttled(window.total_seconds())
         raise Problem(404, "not-found", "There is no dossier with this code and pin.")
 
-    async def described(connection: Connection, dossier: Dossier, lang: Language) -> tuple[dict[str, Any], Rated]:
-        history = await store.history(connection, dossier.code)
+    async def described(dossier: Dossier, lang: Language) -> tuple[dict[str, Any], Rated]:
+        history = await past_of(service, store, dossier)
         return view(dossier, history, service.directory.current, lang), rating(standing(history))
 
     def opened_page(
@@ -177,7 +182,7 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
             lang,
             view=seen,
             pin=pin,
-            rateable=dossier.state in ENDED,
+            rateable=dossier.state in ENDED and dossier.home is None,
             rated=None if rated is None else (dict(_LEVELS[lang])[rated[0].level], at_home(rated[1])),
             thanks=thanks,
             why=why(dossier, lang),
@@ -221,7 +226,7 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
         try:
             async with service.pool.acquire() as connection:
                 dossier = await opened(connection, code, pin)
-                seen, rated = await described(connection, dossier, lang)
+            seen, rated = await described(dossier, lang)
         except Problem as problem:
             return problem.response() if as_json else problem_page(code, lang, problem)
         if as_json:
@@ -266,7 +271,7 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
                 return result.answer.response()
             async with service.pool.acquire() as connection:
                 dossier = await opened(connection, code, given.pin)
-                seen, rated = await described(connection, dossier, lang)
+            seen, rated = await described(dossier, lang)
         except Problem as problem:
             return problem.response() if as_json else problem_page(code, lang, problem)
         return opened_page(dossier, seen, rated, given.pin, lang, thanks=True)

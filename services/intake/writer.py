@@ -35,6 +35,7 @@ from shared.contracts.codes import LOCAL_ZONE, format_dossier_code, local_day, u
 from shared.contracts.envelope import Envelope
 from shared.directory.directory import Directory
 from shared.observe.metrics import DUE_BEHIND
+from shared.security.keys import pin_digest
 from shared.service import Service, age
 from shared.store.chain import link
 from shared.store.pool import Connection, passes_by_itself
@@ -510,7 +511,7 @@ class Writer:
                 recorded=batch.dossiers[key].recorded or batch.now,
                 sequence=sequence,
                 mode=mode,
-                data=data.to_json(),
+                data=self._said(named[key], data),
             )
             for key, data, event_id, at, sequence, mode in batch.events
         ]
@@ -537,6 +538,12 @@ class Writer:
                 batch.new_ids,
             )
         return dict(named)
+
+    def _said(self, code: str, data: ev.EventData) -> bytes:
+        """The event's bytes; of the first ones also by what other sites know the pin of the code that was just given."""
+        if isinstance(data, ev.DossierSubmitted | ev.DossierReceived):
+            data = data.model_copy(update={"track": pin_digest(code, self._service.keys.track_pin(code))})
+        return data.to_json()
 
     @staticmethod
     def _chained(batch: _Batch, envelopes: Sequence[Envelope]) -> list[str]:

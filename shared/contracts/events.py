@@ -151,6 +151,8 @@ class _Receipt(DossierEvent):
     fee: Agency[Money] = 0
     components: Agency[tuple[Component, ...]] = ()
     kept_code: Internal[bool] = False
+    track: Internal[Code | None] = None
+    """By which a site that has a copy knows the dossier's tracking pin (`pin_digest`)."""
 
 
 class DossierSubmitted(_Receipt):

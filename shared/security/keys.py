@@ -89,6 +89,12 @@ class SiteKeys:
         return f"{number % 1_000_000:06}"
 
 
+def pin_digest(code: str, pin: str) -> str:
+    """By which a site that has a copy of the dossier knows its pin: 16 hex digits. A pin is one of a million: this keeps it
+    from being read, not from being tried; and it opens nothing that a site with the copy does not have."""
+    return sha256(f"pin\0{code}\0{pin}".encode()).hexdigest()[:16]
+
+
 def load_keys(folder: Path) -> SiteKeys:
     """Reads the keys; makes those that are missing. Two processes that start together end with the same keys."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

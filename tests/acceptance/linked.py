@@ -148,12 +148,17 @@ def drained(*sites: Up) -> bool:
 
 
 def receive(commune: Up, procedure: str = PROCEDURE, **fields: Any) -> str:
+    return receive_with_pin(commune, procedure, **fields)[0]
+
+
+def receive_with_pin(commune: Up, procedure: str = PROCEDURE, **fields: Any) -> tuple[str, str]:
+    """The code and the tracking pin of a new dossier."""
     with commune.http("intake") as http:
         body = receipt(COMMUNE, procedure=procedure, **fields)
         body["applicant"] = {**body["applicant"], "name": NAME}
         done = http.post("/v1/dossiers", json=body)
         assert done.status_code == 201, done.text
-        return str(done.json()["code"])
+        return str(done.json()["code"]), str(done.json()["track_pin"])
 
 
 def act(up: Up, code: str, operation: str, **body: Any) -> dict[str, Any]:

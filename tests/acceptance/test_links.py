@@ -21,6 +21,7 @@ from tests.acceptance.linked import (
     link,
     on_leg,
     receive,
+    receive_with_pin,
     states,
     status,
     transfers,
@@ -107,6 +108,41 @@ def test_elsewhere_than_home_nothing_is_done(pair: Pair) -> None:
         with site.http("routing") as http:
             done = http.post(f"/v1/transfers/{which}/{operation}", json=body)
         assert (done.status_code, done.json()["code"]) == (409, "not-home")
+
+
+def test_the_upper_site_shows_a_lower_sites_dossier_as_its_home_does(pair: Pair) -> None:
+    code, pin = receive_with_pin(pair.commune)
+    act(pair.commune, code, "supplement-request", reason="Thiếu giấy ủy quyền")
+    with pair.commune.http("intake") as home, pair.province.http("intake") as above:
+        until(lambda: above.get(f"/v1/dossiers/{code}").json().get("state") == 5, "the copy has followed")
+        shown, there = home.get(f"/v1/dossiers/{code}").json(), above.get(f"/v1/dossiers/{code}").json()
+        assert "applicant" in shown
+        assert "applicant" not in there
+        assert there["home"] == COMMUNE
+        assert there["allowed"] == []
+        for name in ("state", "receiving_agency", "received_at", "due_at", "version", "paused"):
+            assert there[name] == shown[name], name
+        queries: list[dict[str, str]] = [{"agency": COMMUNE}, {"q": code}, {"q": code[-8:]}, {"state": "5"}, {}]
+        for query in queries:
+            listed = [item for item in above.get("/v1/dossiers", params=query).json()["items"] if item["code"] == code]
+            assert [(item["state"], item["home"]) for item in listed] == [(5, COMMUNE)], query
+        assert code not in above.get("/v1/dossiers", params={"agency": LAND}).text
+        histories = [site.get(f"/v1/dossiers/{code}/history").json()["items"] for site in (home, above)]
+        for items in histories:
+            for item in items:
+                del item["recorded_at"]  # by each site's own clock
+        assert histories[0] == histories[1]
+        assert [item["sequence"] for item in histories[1]] == [1, 2]
+        tracked = [
+            site.get(f"/track/{code}", params={"pin": pin}, headers={"Accept": "application/json"}).json()
+            for site in (home, above)
+        ]
+        assert tracked[0] == tracked[1]
+        assert tracked[1]["state"] == 5
+        wrong = above.get(f"/track/{code}?pin={(int(pin) + 1) % 1_000_000:06}", headers={"Accept": "application/json"})
+        assert wrong.status_code == 404
+        rated = above.post(f"/track/{code}", json={"pin": pin, "level": "satisfied"})
+        assert (rated.status_code, rated.json()["code"]) == (409, "not-home")
 
 
 def test_a_cut_line_delays_and_loses_nothing(pair: Pair) -> None:
