@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from shared.service import SERVICES
 from tests.harness import Backing, RunningSite, backing_for_a_run, real_services, running_site, toy_services
@@ -14,6 +15,10 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+# No test is judged by the clock of the machine that it runs on.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
