@@ -15,10 +15,13 @@ from services.intake.history_api import history_routes
 from services.intake.imports import MAX_IMPORT
 from services.intake.pages import OPEN as STATIC
 from services.intake.pages import Pages, page_routes
+from services.intake.petition_pages import petition_pages
+from services.intake.petitions import Petitions
 from services.intake.petitions_api import petition_routes
 from services.intake.portal_api import portal_routes
 from services.intake.public_pages import OPEN as PUBLIC
 from services.intake.public_pages import public_routes
+from services.intake.session import Sessions
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking_api import PLAIN, tracking_routes
@@ -55,12 +58,15 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(erasure_routes(service, store, settings))
     history = History(service, store, settings.seal_seconds)
     service.app.include_router(history_routes(service, history))
-    service.app.include_router(petition_routes(service, store, settings))
+    petitions = Petitions(service, store, settings)
+    service.app.include_router(petition_routes(service, petitions))
     service.on_observe(writer.observe)
     pages = Pages(service)
     service.app.include_router(page_routes())
     service.app.include_router(public_routes(service, pages))
-    service.app.include_router(desk_routes(service, store, writer, settings, pages))
+    sessions = Sessions(service, settings, pages)
+    service.app.include_router(desk_routes(service, store, writer, settings, sessions))
+    service.app.include_router(petition_pages(service, petitions, sessions))
     service.app.include_router(portal_routes(service, store))
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)

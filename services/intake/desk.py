@@ -11,7 +11,7 @@ from services.intake import acts
 from services.intake.dossier import ENDED, Dossier
 from shared.contracts.codes import LOCAL_ZONE
 from shared.directory.bundle import ProcedureEntry
-from shared.web.problem import pointer_of
+from shared.web.problem import Problem, pointer_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -201,6 +201,51 @@ class FormFault(Exception):
         self.faults = dict(faults)
 
 
+_FAULTS: Final[Mapping[str, str]] = {
+    "phone": "Đây không phải số điện thoại Việt Nam.",
+    "citizen_id": "Số định danh gồm 9 hoặc 12 chữ số.",
+    "amount": "Số tiền là số nguyên, tính bằng đồng.",
+    "at": "Ngày giờ chưa đúng.",
+    "due_at": "Ngày giờ chưa đúng.",
+}
+_REFUSALS: Final[Mapping[str, str]] = {
+    "not-later": "Ngày hẹn lại phải sau ngày hẹn hiện tại.",
+    "time-ahead": "Thời điểm này ở tương lai.",
+    "time-goes-back": "Thời điểm này trước việc gần nhất của hồ sơ.",
+    "time-too-far-back": "Thời điểm này đã quá lâu; vai trò này không ghi lùi được như vậy.",
+    "procedure-not-in-force": "Thủ tục không có hiệu lực vào ngày này.",
+    "agency-not-in-force": "Cơ quan không hoạt động vào ngày này.",
+    "unknown-agency": "Không có cơ quan với mã này.",
+    "same-agency": "Phản ánh này đang ở cơ quan đó.",
+    "component-twice": "Một giấy tờ được ghi hai lần.",
+    "no-due-date": "Không tính được ngày hẹn trả theo lịch làm việc.",
+}
+
+
+CHANGED: Final[Words] = (
+    "Biểu mẫu này đã được gửi với nội dung khác. Kiểm tra rồi gửi lại.",
+    "This form was sent with other content before. Check it and send it again.",
+)
+"""Said of a form whose key was used with other content."""
+
+
+def faults_of(problem: Problem) -> dict[str, str]:
+    """What a problem says of each field, by its name."""
+    return {each.pointer.rpartition("/")[2]: each.detail for each in problem.errors}
+
+
+def in_words(faults: Mapping[str, str], lang: str, code: str = "") -> dict[str, str]:
+    """What is wrong with each field, for whom filled it in; `code`: the refusal that names them, if one does."""
+    if lang == "en":
+        return {
+            name: "Please fill this in." if said == "missing" else f"Not valid: {said}" for name, said in faults.items()
+        }
+    return {
+        name: "Cần điền mục này." if said == "missing" else _REFUSALS.get(code) or _FAULTS.get(name, "Chưa hợp lệ.")
+        for name, said in faults.items()
+    }
+
+
 def act_of(operation: str, form: Mapping[str, list[str]]) -> acts.Act:
     """The body of an operation from its form. Raises FormFault."""
     given: dict[str, Any] = {}
@@ -212,7 +257,7 @@ def act_of(operation: str, form: Mapping[str, list[str]]) -> acts.Act:
         given["at"] = _instant(form["at"][0])
     if operation == "correction":
         given["undoes"] = form.get("undoes", [""])[0]
-    return _validated(acts.BODIES[operation], given)
+    return validated(acts.BODIES[operation], given)
 
 
 def new_of(procedure: ProcedureEntry, form: Mapping[str, list[str]]) -> acts.NewDossier:
@@ -221,7 +266,7 @@ def new_of(procedure: ProcedureEntry, form: Mapping[str, list[str]]) -> acts.New
     digitised = set(form.get("digitised", ()))
     names = [c.name for c in procedure.components if c.name in form.get("component", ())]
     names += [name for name in form.get("other_component", ()) if name not in names]
-    return _validated(
+    return validated(
         acts.NewDossier,
         {
             "procedure": procedure.code,
@@ -257,7 +302,8 @@ def _instant(text: str) -> str:
     return (found.replace(tzinfo=LOCAL_ZONE) if found.tzinfo is None else found).isoformat()
 
 
-def _validated(model: type[Model], given: Mapping[str, Any]) -> Model:
+def validated(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """The body that a form was read as. Raises FormFault."""
     try:
         return model.model_validate(given)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The pages of the one-stop desk (bộ phận một cửa): take a dossier in, the work list, a dossier, the register, petitions.
+"""The pages of the one-stop desk (bộ phận một cửa): take a dossier in, the work list, a dossier, the register.
 
 Everything that is done here goes through the writer, as over the JSON interface, and obeys the same rules.
 """
@@ -18,12 +18,12 @@ from services.intake.api import ROLES
 from services.intake.catalogue import searchable
 from services.intake.desk import FORM_AFTER, FormFault, act_of, likely, new_of, offered
 from services.intake.dossier import Dossier
-from services.intake.pages import FORM, Lang, Pages, form_of, language, remember
+from services.intake.pages import FORM, Lang, form_of, language, remember
 from services.intake.reading import CODE, actor_of, explanation, past_of, readable
-from services.intake.session import HOME, LoginNeeded, PageRefused, Sessions, Visit, public_address
+from services.intake.session import LoginNeeded, PageRefused, Sessions, Visit, public_address
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
-from services.intake.tracking import ACTS, STATES, Language, standing
+from services.intake.tracking import ACTS, STATES, standing
 from services.intake.writer import Command, Writer, etag
 from shared.clock import ClockError, Unit
 from shared.contracts import events as ev
@@ -62,9 +62,11 @@ _WAITING: Final = {"submitted": 1, "resolved": 9}
 Since = Annotated[datetime | None, Query(description="The `due` of the last row of the page before.")]
 
 
-def desk_routes(service: Service, store: Store, writer: Writer, settings: IntakeSettings, pages: Pages) -> APIRouter:
+def desk_routes(
+    service: Service, store: Store, writer: Writer, settings: IntakeSettings, sessions: Sessions
+) -> APIRouter:
     routes = router()
-    sessions = Sessions(service, settings, pages)
+    shown, refused_page, agencies_of = sessions.shown, sessions.refused, sessions.agencies_of
     Desk = Annotated[Visit, Depends(sessions.visit)]  # noqa: N806 - a type
 
     async def not_logged_in(_: Request, error: Exception) -> Response:
@@ -77,31 +79,6 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
 
     service.app.add_exception_handler(LoginNeeded, not_logged_in)
     service.app.add_exception_handler(PageRefused, page_refused)
-
-    def shown(visit: Visit, name: str, asked: Lang = None, *, here: str = "", **more: Any) -> Response:
-        return remember(pages.html(name, visit.lang, visit=visit, here=here or visit.here, **more), asked)
-
-    def refused_page(visit: Visit | None, problem: Problem, lang: Language = "vi") -> Response:
-        words = {
-            404: ("Không tìm thấy, hoặc không thuộc phạm vi của ông/bà.", "It does not exist, or is not yours to see."),
-            403: ("Vai trò hoặc phiên này không được làm việc đó.", "This role or session may not do this."),
-        }.get(problem.status, ("Chưa thực hiện được.", "This did not work."))
-        lang = lang if visit is None else visit.lang
-        message = words[lang == "en"]
-        return pages.html(
-            "message.html",
-            lang,
-            status=problem.status,
-            headers=problem.headers,
-            here=HOME if visit is None else visit.here,
-            visit=visit,
-            message=message,
-        )
-
-    def agencies_of(visit: Visit) -> list[str]:
-        directory = service.directory.current
-        scope = scope_of(visit.who, directory)
-        return sorted(directory.agencies if scope is None else scope)
 
     def may_of(who: Principal) -> list[str]:
         """The operations of a role."""
@@ -284,7 +261,7 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
         try:
             body = new_of(procedure, form)
         except FormFault as fault:
-            return receipt_page(visit, procedure, form, fault.faults)
+            return receipt_page(visit, procedure, form, desk.in_words(fault.faults, visit.lang))
         command = Command("new", body, actor_of(visit.who, settings), scope=scope_of(visit.who, directory))
         if key := form.get("key"):
             value = sha256(orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).digest()
@@ -296,11 +273,11 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
         if result.replayed is not None:
             key_given, row = result.replayed
             if bytes(row["digest"]) != key_given.digest:
-                return receipt_page(visit, procedure, form | {"key": [uuid4().hex]}, {"": "changed"})
+                return receipt_page(visit, procedure, form | {"key": [uuid4().hex]}, {"": visit.says(*desk.CHANGED)})
             made = str(orjson.loads(row["body"])["code"])
         elif result.problem is not None:
-            faults = {each.pointer.rpartition("/")[2]: each.detail for each in result.problem.errors}
-            return receipt_page(visit, procedure, form, faults or {"": result.problem.detail})
+            faults = desk.in_words(desk.faults_of(result.problem), visit.lang, result.problem.code)
+            return receipt_page(visit, procedure, form, faults or {"": _refusal(result.problem, visit)})
         else:
             assert result.answer is not None
             made = str(result.answer.body["code"])
@@ -359,7 +336,7 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
             procedure=_procedure(directory, dossier.procedure),
             agency_name=lambda agency: _agency_name(directory, agency),
             state=STATES[visit.lang][dossier.state],
-            standing=_standing(dossier.overdue_from, dossier.due_at, dossier.paused, visit, now),
+            standing=standing_of(dossier.overdue_from, dossier.due_at, dossier.paused, visit, now),
             applicant=applicant,
             pin=service.keys.track_pin(code) if applicant is not None else "",
             history=[_told(past, history, visit) for past in history],
@@ -405,7 +382,8 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
             try:
                 body = act_of(operation, form)
             except FormFault as fault:
-                return await dossier_page(visit, code, at=operation, given=form, faults=fault.faults, status=422)
+                faults = desk.in_words(fault.faults, visit.lang)
+                return await dossier_page(visit, code, at=operation, given=form, faults=faults, status=422)
             command = Command(
                 operation,
                 body,
@@ -421,7 +399,7 @@ def desk_routes(service: Service, store: Store, writer: Writer, settings: Intake
                     code,
                     at=operation,
                     given=form,
-                    faults={each.pointer.rpartition("/")[2]: each.detail for each in result.problem.errors},
+                    faults=desk.in_words(desk.faults_of(result.problem), visit.lang, result.problem.code),
                     message=_refusal(result.problem, visit),
                     status=result.problem.status,
                 )
@@ -568,7 +546,7 @@ def _phone(digits: str) -> str | None:
         return None
 
 
-def _standing(
+def standing_of(
     overdue_from: datetime | None, due_at: datetime | None, paused: bool, visit: Visit, now: datetime
 ) -> tuple[str, str]:
     """How it stands against its due date: a class of the style sheet and a word or two."""
@@ -589,7 +567,7 @@ def _row(row: Any, directory: Directory, visit: Visit, now: datetime) -> dict[st
         "state": STATES[visit.lang][row["state"]],
         "received_at": row["received_at"],
         "due_at": row["due_at"],
-        "standing": _standing(row["overdue_from"], row["due_at"], row["paused"], visit, now),
+        "standing": standing_of(row["overdue_from"], row["due_at"], row["paused"], visit, now),
     }
 
 
@@ -635,9 +613,8 @@ def _refusal(problem: Problem, visit: Visit) -> str:
             "Không hủy được việc tiếp nhận; hãy dừng hoặc từ chối hồ sơ.",
             "A receipt is not undone; stop or refuse the dossier instead.",
         ),
-    }.get(problem.code, ("Chưa thực hiện được", "This did not work"))
-    said = visit.says(*words)
-    return said if problem.code != "invalid" else f"{said}: {problem.detail}"
+    }.get(problem.code, ("Chưa thực hiện được.", "This did not work."))
+    return visit.says(*words)
 
 
 def _pdf(content: bytes, name: str) -> Response:

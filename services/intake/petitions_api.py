@@ -1,8 +1,5 @@
-"""Petitions over HTTP, and how they lie in the database: sealed under a data key of each petition's own."""
+"""Petitions over HTTP."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,30 +11,23 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from starlette.responses import Response
 
-from services.intake import petition as decisions
 from services.intake.deadlines import at_home
-from services.intake.dossier import Refusal
 from services.intake.petition import Kind, Petition, State
-from services.intake.settings import IntakeSettings
-from services.intake.store import Store
-from services.intake.writer import problem_of
-from shared.contracts.codes import AgencyCode, Name, Phone, Text, uuid7
-from shared.contracts.envelope import Envelope
-from shared.contracts.events import PetitionEvent, Satisfaction
-from shared.security.access import in_scope, scope_of
-from shared.security.sealing import new_data_key, seal, unseal, unwrap
+from services.intake.petitions import ANSWERING, FILING, Petitions, etag
+from shared.contracts.codes import AgencyCode, Name, Phone, Text
+from shared.contracts.events import Satisfaction
+from shared.security.access import scope_of
 from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.store.pool import Connection
 from shared.web.app import Body, one_of, router
-from shared.web.problem import forbidden, not_found
-from shared.web.writes import Answer, Writes, check_if_match
+from shared.web.problem import not_found
+from shared.web.writes import Answer, Writes
 
-TOPIC = "lienthong.petition.v1"
 PAGE = 100
 
-Filing = Annotated[Principal, Depends(one_of(Role.PORTAL, Role.DESK))]
-Answering = Annotated[Principal, Depends(one_of(Role.DESK, Role.OFFICER, Role.LEADER))]
+Filing = Annotated[Principal, Depends(one_of(*FILING))]
+Answering = Annotated[Principal, Depends(one_of(*ANSWERING))]
 Reader = Annotated[Principal, Depends(one_of(Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.PORTAL))]
 
 _TEXT: TypeAdapter[str] = TypeAdapter(Text)
@@ -88,39 +78,18 @@ class RatingBody(Body):
     level: Satisfaction
 
 
-@dataclass(frozen=True, slots=True)
-class Sealing:
-    """What was sealed of a petition, with its wrapped key; base64 texts."""
-
-    nonce: str
-    ciphertext: str
-    wrapped: str
-    answer_nonce: str | None = None
-    answer_ciphertext: str | None = None
-
-
-def petition_routes(service: Service, store: Store, settings: IntakeSettings) -> APIRouter:
+def petition_routes(service: Service, petitions: Petitions) -> APIRouter:
     routes = router()
     writes = Writes(service)
 
     @routes.post("/v1/petitions", status_code=201, tags=["petitions"])
     async def file(request: Request, who: Filing, body: NewPetition) -> Response:
         """Files a petition with an agency, which answers it in 15 working days (a setting)."""
-        directory = service.directory.current
-        if not in_scope(who, directory, body.agency):
-            raise forbidden("You may not file petitions with this agency.")
 
         async def act(connection: Connection) -> Answer:
-            now = await service.log.now(connection)
-            with refusals_as_problems():
-                petition, event = decisions.file(
-                    uuid7(), body.agency, body.kind, who.subject, now, directory, settings.petition_working_days
-                )
             said = body.model_dump(mode="json", include={"text", "contact"}, exclude_none=True)
-            sealed = seal(service.keys, _what_was_said(petition.id), said, new_data_key())
-            sealing = Sealing(nonce=sealed.nonce, ciphertext=sealed.ciphertext, wrapped=sealed.wrapped)
-            await put(connection, petition, sealing, event, now)
-            headers = {"Location": f"/v1/petitions/{petition.id}", "ETag": _etag(petition)}
+            petition = await petitions.file(connection, who, body.agency, body.kind, said)
+            headers = {"Location": f"/v1/petitions/{petition.id}", "ETag": etag(petition)}
             return Answer(201, _short(petition), headers)
 
         return await writes.write(request, who, act)
@@ -140,17 +109,11 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
                 raise not_found("This agency")
             agencies = frozenset({agency}) if agencies is None else agencies & {agency}
         sender = who.subject if who.role is Role.PORTAL else None
+        own = None if agencies is None else sorted(agencies)
         async with service.pool.acquire() as connection:
-            rows = await connection.fetch(
-                store.queries["petitions"],
-                cursor,
-                None if agencies is None else sorted(agencies),
-                sender,
-                state,
-                PAGE,
-            )
+            found = await petitions.listed(connection, own, sender, state, cursor, PAGE)
             now = await service.log.now(connection)
-        items = [_described(_petition(row), now) for row in rows]
+        items = [_described(petition, now) for petition in found]
         return {"items": items, "next_cursor": items[-1]["id"] if len(items) == PAGE else None}
 
     @routes.get("/v1/petitions/{id}", tags=["petitions"])
@@ -158,33 +121,18 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         """One petition. What it says is shown to desk and officer of its agency and admin, and each such read recorded;
         the portal that sent it sees the answer."""
         async with service.pool.acquire() as connection:
-            row = await connection.fetchrow(store.queries["petition"], id)
-            petition, sealing = visible(row, who)
+            petition, sealing = await petitions.one(connection, who, id)
             body = _described(petition, await service.log.now(connection))
-            if who.role in (Role.DESK, Role.OFFICER, Role.ADMIN, Role.PORTAL):
-                await connection.execute(
-                    service.store_queries["access_put"], who.subject, who.role.value, str(id), "petition"
-                )
-            if who.role in (Role.DESK, Role.OFFICER, Role.ADMIN):
-                body |= unseal(service.keys, _what_was_said(id), sealing.nonce, sealing.ciphertext, sealing.wrapped)
-                body |= answered(petition, sealing)
-            elif who.role is Role.PORTAL:
-                body |= answered(petition, sealing)
-        return Response(orjson.dumps(body), 200, {"ETag": _etag(petition)}, "application/json")
+            body |= await petitions.said(connection, who, petition, sealing)
+        return Response(orjson.dumps(body), 200, {"ETag": etag(petition)}, "application/json")
 
     @routes.post("/v1/petitions/{id}/answer", tags=["petitions"])
     async def answer(request: Request, who: Answering, id: UUID, body: AnswerBody) -> Response:  # noqa: A002
         """Answers a petition; the answer is shown by the petition's id."""
 
         async def act(connection: Connection) -> Answer:
-            petition, sealing, now = await locked(connection, request, who, id)
-            with refusals_as_problems():
-                petition, event = decisions.answer(petition, now)
-            data_key = unwrap(service.keys, sealing.wrapped)
-            sealed = seal(service.keys, _what_was_answered(id), {"answer": body.text}, data_key)
-            sealing = replace(sealing, answer_nonce=sealed.nonce, answer_ciphertext=sealed.ciphertext)
-            await put(connection, petition, sealing, event, now)
-            return Answer(200, _short(petition), {"ETag": _etag(petition)})
+            version = request.headers.get("if-match")
+            return _done(await petitions.answer(connection, who, id, body.text, version))
 
         return await writes.write(request, who, act)
 
@@ -193,12 +141,8 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         """Passes a petition on to the agency whose matter it is; its due date stays."""
 
         async def act(connection: Connection) -> Answer:
-            petition, sealing, now = await locked(connection, request, who, id)
-            directory = service.directory.current
-            with refusals_as_problems():
-                petition, event = decisions.forward(petition, body.to, body.reason, now, directory)
-            await put(connection, petition, sealing, event, now)
-            return Answer(200, _short(petition), {"ETag": _etag(petition)})
+            version = request.headers.get("if-match")
+            return _done(await petitions.forward(connection, who, id, body.to, body.reason, version))
 
         return await writes.write(request, who, act)
 
@@ -207,102 +151,16 @@ def petition_routes(service: Service, store: Store, settings: IntakeSettings) ->
         """How content the petitioner is with the answer."""
 
         async def act(connection: Connection) -> Answer:
-            petition, sealing, now = await locked(connection, request, who, id)
-            with refusals_as_problems():
-                petition, event = decisions.rate(petition, body.level, now)
-            await put(connection, petition, sealing, event, now)
-            return Answer(200, _short(petition), {"ETag": _etag(petition)})
+            version = request.headers.get("if-match")
+            return _done(await petitions.rate(connection, who, id, body.level, version))
 
         return await writes.write(request, who, act)
-
-    def visible(row: Any, who: Principal) -> tuple[Petition, Sealing]:
-        """A row that the principal may know of; 404 otherwise."""
-        if row is None:
-            raise not_found("This petition")
-        if who.role is Role.PORTAL:
-            if row["sender"] != who.subject:
-                raise not_found("This petition")
-        elif not in_scope(who, service.directory.current, row["agency"]):
-            raise not_found("This petition")
-        return _petition(row), Sealing(**{name: row[name] for name in Sealing.__slots__})
-
-    async def locked(
-        connection: Connection, request: Request, who: Principal, identity: UUID
-    ) -> tuple[Petition, Sealing, datetime]:
-        row = await connection.fetchrow(store.queries["petition_for_update"], identity)
-        petition, sealing = visible(row, who)
-        check_if_match(request, _etag(petition))
-        return petition, sealing, max(await service.log.now(connection), petition.recorded)
-
-    def answered(petition: Petition, sealing: Sealing) -> dict[str, Any]:
-        if sealing.answer_nonce is None or sealing.answer_ciphertext is None:
-            return {}
-        about = _what_was_answered(petition.id)
-        return unseal(service.keys, about, sealing.answer_nonce, sealing.answer_ciphertext, sealing.wrapped)
-
-    async def put(
-        connection: Connection, petition: Petition, sealing: Sealing, event: PetitionEvent, now: datetime
-    ) -> None:
-        """The row and its event, in the caller's transaction."""
-        await connection.execute(
-            store.queries["petition_put"],
-            petition.id,
-            petition.agency,
-            petition.kind,
-            petition.state,
-            petition.filed_at,
-            petition.due_at,
-            petition.answered_at,
-            petition.rating,
-            petition.sender,
-            sealing.nonce,
-            sealing.ciphertext,
-            sealing.wrapped,
-            sealing.answer_nonce,
-            sealing.answer_ciphertext,
-            petition.sequence,
-            petition.recorded,
-        )
-        envelope = Envelope(
-            topic=TOPIC,
-            id=uuid7(),
-            source=service.source,
-            type=event.short,
-            subject=str(petition.id),
-            time=now,
-            recorded=petition.recorded,
-            sequence=petition.sequence,
-            mode="live",
-            data=event.to_json(),
-        )
-        await service.log.append(connection, [envelope])
 
     return routes
 
 
-@contextmanager
-def refusals_as_problems() -> Iterator[None]:
-    try:
-        yield
-    except Refusal as refusal:
-        raise problem_of(refusal) from None
-
-
-def _what_was_said(petition: UUID) -> str:
-    """What a sealed text is bound to, so that one petition's cannot be passed off as another's."""
-    return f"petition:{petition}"
-
-
-def _what_was_answered(petition: UUID) -> str:
-    return f"petition:{petition}:answer"
-
-
-def _petition(row: Any) -> Petition:
-    return Petition(**{name: row[name] for name in Petition.__slots__})
-
-
-def _etag(petition: Petition) -> str:
-    return f'"{petition.sequence}"'
+def _done(petition: Petition) -> Answer:
+    return Answer(200, _short(petition), {"ETag": etag(petition)})
 
 
 def _short(petition: Petition) -> dict[str, Any]:

@@ -257,15 +257,47 @@ SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, n
        answer_nonce, answer_ciphertext, sequence, recorded
 FROM intake.petition WHERE id = $1 FOR UPDATE
 
--- name: petitions
-SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, nonce, ciphertext, wrapped,
-       answer_nonce, answer_ciphertext, sequence, recorded
+-- name: petitions_of
+-- By id, of some agencies: each is read through its own index. After $2; state $3.
+SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
+    FROM intake.petition p
+    WHERE p.agency = own.agency AND ($2::uuid IS NULL OR id > $2) AND ($3::text IS NULL OR state = $3)
+    ORDER BY id LIMIT $4) AS found
+ORDER BY id LIMIT $4
+
+-- name: petitions_sent
+-- By id, what one portal sent. After $2; state $3; $5: to these agencies.
+SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
 FROM intake.petition
-WHERE ($1::uuid IS NULL OR id > $1)
-  AND ($2::text[] IS NULL OR agency = ANY ($2))
-  AND ($3::text IS NULL OR sender = $3)
-  AND ($4::text IS NULL OR state = $4)
-ORDER BY id LIMIT $5
+WHERE sender = $1 AND ($2::uuid IS NULL OR id > $2) AND ($3::text IS NULL OR state = $3)
+  AND ($5::text[] IS NULL OR agency = ANY ($5))
+ORDER BY id LIMIT $4
+
+-- name: petitions_all
+-- By id, of the whole site. After $1; state $2.
+SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
+FROM intake.petition
+WHERE ($1::uuid IS NULL OR id > $1) AND ($2::text IS NULL OR state = $2)
+ORDER BY id LIMIT $3
+
+-- name: petitions_due
+-- The unanswered ones of some agencies by due date: after ($2, $3) and before $4.
+SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
+    FROM intake.petition p
+    WHERE p.agency = own.agency AND state = 'filed' AND (due_at, id) > ($2, $3::uuid) AND due_at < $4
+    ORDER BY due_at, id LIMIT $5) AS found
+ORDER BY due_at, id LIMIT $5
+
+-- name: petitions_answered
+-- The answered ones of some agencies, the newest answer first: before ($2, $3).
+SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
+    FROM intake.petition p
+    WHERE p.agency = own.agency AND answered_at IS NOT NULL AND (answered_at, id) < ($2, $3::uuid)
+    ORDER BY answered_at DESC, id DESC LIMIT $4) AS found
+ORDER BY answered_at DESC, id DESC LIMIT $4
 
 -- Erasing a person.
 

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import httpx
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
 
-from services.intake.pages import Lang, Pages, address, language
+from services.intake.pages import Lang, Pages, address, language, remember
 from services.intake.settings import IntakeSettings
 from services.intake.tracking import Language
+from shared.security.access import scope_of
 from shared.security.tokens import Principal, Role, TokenRefused
 from shared.service import Service
 from shared.web.problem import Problem, forbidden
@@ -118,6 +119,35 @@ class Sessions:
 
     def _csrf(self, token: str) -> str:
         return self._service.keys.keyed_hash("csrf", token)[:40]
+
+    # -- pages
+
+    def shown(self, visit: Visit, name: str, asked: Lang = None, *, here: str = "", **more: Any) -> Response:
+        """A page for who stands there; `asked`: the language that was just chosen."""
+        return remember(self._pages.html(name, visit.lang, visit=visit, here=here or visit.here, **more), asked)
+
+    def refused(self, visit: Visit | None, problem: Problem, lang: Language = "vi") -> Response:
+        """A page that says that it may not be, or is not there."""
+        words = {
+            404: ("Không tìm thấy, hoặc không thuộc phạm vi của ông/bà.", "It does not exist, or is not yours to see."),
+            403: ("Vai trò hoặc phiên này không được làm việc đó.", "This role or session may not do this."),
+        }.get(problem.status, ("Chưa thực hiện được.", "This did not work."))
+        lang = lang if visit is None else visit.lang
+        return self._pages.html(
+            "message.html",
+            lang,
+            status=problem.status,
+            headers=problem.headers,
+            here=HOME if visit is None else visit.here,
+            visit=visit,
+            message=words[lang == "en"],
+        )
+
+    def agencies_of(self, visit: Visit) -> list[str]:
+        """The agencies whose work this visit sees."""
+        directory = self._service.directory.current
+        scope = scope_of(visit.who, directory)
+        return sorted(directory.agencies if scope is None else scope)
 
     # -- login
 

@@ -161,12 +161,12 @@ class Store:
         agencies = None if scope is None else sorted(scope)
         filters = (cursor or "", state, overdue, pattern, limit)
         if sender is not None:
-            return await self._planned(connection, "listed_sent", sender, *filters, agency)
+            return await self.planned(connection, "listed_sent", sender, *filters, agency)
         if agency is not None:
-            return await self._planned(connection, "listed_receiving", agency, *filters, agencies)
+            return await self.planned(connection, "listed_receiving", agency, *filters, agencies)
         if agencies is not None and len(agencies) <= FEW_AGENCIES:
-            return await self._planned(connection, "listed_own", agencies, *filters)
-        return await self._planned(connection, "listed_site", agencies, *filters)
+            return await self.planned(connection, "listed_own", agencies, *filters)
+        return await self.planned(connection, "listed_site", agencies, *filters)
 
     async def work(
         self,
@@ -178,13 +178,13 @@ class Store:
         limit: int,
     ) -> list[Any]:
         """Open dossiers by due date; `running`: without those whose clock stands still."""
-        return await self._planned(connection, "work", list(agencies), *after, before, running, limit)
+        return await self.planned(connection, "work", list(agencies), *after, before, running, limit)
 
     async def waiting(
         self, connection: Connection, agencies: Sequence[str], state: int, cursor: str, limit: int
     ) -> list[Any]:
         """Dossiers in 1 or 9, which wait for the desk."""
-        return await self._planned(connection, "waiting", list(agencies), state, cursor, limit)
+        return await self.planned(connection, "waiting", list(agencies), state, cursor, limit)
 
     async def register_of(
         self,
@@ -195,10 +195,10 @@ class Store:
         limit: int,
     ) -> list[Dossier]:
         """What these agencies received, in the order of receipt."""
-        rows = await self._planned(connection, "register", list(agencies), *after, before, limit)
+        rows = await self.planned(connection, "register", list(agencies), *after, before, limit)
         return [from_json(row["body"]) for row in rows]
 
-    async def _planned(self, connection: Connection, name: str, *arguments: Any) -> list[Any]:
+    async def planned(self, connection: Connection, name: str, *arguments: Any) -> list[Any]:
         """A list, planned for these very arguments."""
         async with connection.transaction(readonly=True):
             await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")

@@ -115,7 +115,10 @@ class Writes:
 
         A Problem that `act` raises with status 409 is kept under the key as well; nothing of the act is then stored.
         """
-        key = await request_key(request, who)
+        return await self.once(await request_key(request, who), act)
+
+    async def once(self, key: RequestKey | None, act: Callable[[Connection], Awaitable[Answer]]) -> Response:
+        """The same for a key that came another way, as with a page's form."""
         queries = self._service.store_queries
         with self._running.holding(key):
             async with self._service.pool.acquire() as connection, connection.transaction():
@@ -158,7 +161,11 @@ def answer_columns(answers: list[tuple[RequestKey, Answer]]) -> tuple[list[Any],
 
 def check_if_match(request: Request, etag: str) -> None:
     """412 when the client's If-Match names another version than the present one."""
-    wanted = request.headers.get("if-match")
+    must_match(request.headers.get("if-match"), etag)
+
+
+def must_match(wanted: str | None, etag: str) -> None:
+    """412 when `wanted`, an If-Match, names another version than the present one."""
     if wanted is not None and wanted.strip() != "*" and etag not in [part.strip() for part in wanted.split(",")]:
         raise Problem(
             412, "changed-meanwhile", f"The present version is {etag}; read it again.", headers={"ETag": etag}

@@ -8,7 +8,7 @@ import pytest
 
 from shared.security.tokens import Role
 from tests.harness import RunningSite
-from tests.integration.intake_site import HOME, OTHER, SAME_DAY, THREE_DAYS, client, received, site, submitted
+from tests.integration.intake_site import HOME, LAND, OTHER, SAME_DAY, THREE_DAYS, client, received, site, submitted
 
 __all__ = ["site"]
 
@@ -167,10 +167,15 @@ async def test_what_was_filled_in_wrongly_is_named_and_kept(site: RunningSite) -
     assert 'id="phone-wrong"' in answer.text
     assert 'id="name-wrong"' in answer.text
     assert 'value="12"' in answer.text
+    assert "Đây không phải số điện thoại Việt Nam." in answer.text
+    assert "Cần điền mục này." in answer.text
     code = (await received(client(site, Role.DESK, HOME)))["code"]
     wrong = await do(web, code, "extension", reason="Mưa lũ", due_at="2020-01-01T10:00")
     assert wrong.status_code == 422
     assert 'id="extension-due_at-wrong"' in wrong.text
+    assert "Ngày hẹn lại phải sau ngày hẹn hiện tại." in wrong.text
+    english = await web.post(f"/desk/new/{SAME_DAY}?lang=en", data=data)
+    assert "Not valid: this is no valid Vietnamese telephone number" in english.text
 
 
 async def test_a_mistake_is_undone_and_a_stale_page_refused(site: RunningSite) -> None:
@@ -297,3 +302,108 @@ async def test_a_correction_takes_its_form_back(site: RunningSite) -> None:
     assert (await web.get(f"/desk/dossiers/{code}/forms/supplement")).status_code == 200
     await do(web, code, "correction", reason="nhầm")
     assert (await web.get(f"/desk/dossiers/{code}/forms/supplement")).status_code == 404
+
+
+# ------------------------------------------------------------------------------------------------ petitions
+
+SAID = "Chờ quá lâu ở bộ phận một cửa"
+
+
+def petition_form(**more: str) -> dict[str, str]:
+    return {"kind": "reflection", "agency": HOME, "text": SAID, "name": "Lý Thị Mận", "phone": "0912 000 111", **more}
+
+
+async def file_petition(web: httpx.AsyncClient, **more: str) -> str:
+    """Takes a petition in by the page's form; its address."""
+    page = (await web.get("/desk/petitions/new")).text
+    data = petition_form(csrf=hidden(page, "csrf"), key=hidden(page, "key"), **more)
+    answer = await web.post("/desk/petitions/new", data=data)
+    assert answer.status_code == 303, answer.text
+    again = await web.post("/desk/petitions/new", data=data)
+    assert again.headers["location"] == answer.headers["location"]  # a second click is the same petition
+    changed = await web.post("/desk/petitions/new", data=data | {"text": "Khác"})
+    assert changed.status_code == 422
+    return str(answer.headers["location"]).partition("?")[0]
+
+
+async def handle(web: httpx.AsyncClient, address: str, operation: str, **fields: str) -> httpx.Response:
+    page = (await web.get(address)).text
+    data = {"csrf": hidden(page, "csrf"), "version": hidden(page, "version"), **fields}
+    return await web.post(f"{address}/{operation}", data=data)
+
+
+async def test_a_petition_is_taken_in_passed_on_answered_and_rated_at_the_desk(site: RunningSite) -> None:
+    web, land = await log_in(site), await log_in(site, Role.OFFICER, LAND)
+    address = await file_petition(web, text=SAID + "\r\nxin xem lại")
+    page = (await web.get(address)).text
+    for said in (SAID + " xin xem lại", "Lý Thị Mận", "0912000111", "Chờ trả lời", "Hạn trả lời"):
+        assert said in page
+    assert address in (await web.get("/desk/petitions")).text
+    wrong = await handle(web, address, "forward", to=HOME)
+    assert wrong.status_code == 422
+    assert "đang ở cơ quan đó" in wrong.text
+    passed = await handle(web, address, "forward", to=LAND, reason="Việc của ngành đất đai")
+    assert passed.headers["location"] == "/desk/petitions?done=forward"
+    assert "Đã chuyển đến cơ quan" in (await web.get(passed.headers["location"])).text
+    assert (await web.get(address)).status_code == 404  # it is the other agency's now
+
+    page = (await land.get(address)).text
+    assert SAID in page
+    assert "Việc của ngành đất đai" in page
+    empty = await handle(land, address, "answer", text=" ")
+    assert empty.status_code == 422
+    assert 'id="answer-text-wrong"' in empty.text
+    stale = hidden(page, "csrf")
+    assert (await handle(land, address, "answer", text="Đã thêm quầy, cảm ơn bà.")).status_code == 303
+    late = await land.post(f"{address}/answer", data={"csrf": stale, "version": '"2"', "text": "x"})
+    assert late.status_code == 412
+    page = (await land.get(f"{address}?done=answer")).text
+    assert "Đã thêm quầy, cảm ơn bà." in page
+    assert "/rating" not in page  # an officer records no rating
+    assert address in (await land.get("/desk/petitions", params={"show": "answered"})).text
+    assert address not in (await land.get("/desk/petitions")).text
+    desk = await log_in(site, Role.DESK, LAND)
+    assert (await handle(desk, address, "rating", level="satisfied")).status_code == 303
+    assert "Hài lòng" in (await desk.get("/desk/petitions", params={"show": "answered"})).text
+
+
+async def test_petitions_show_what_is_overdue_and_what_is_due_today(site: RunningSite) -> None:
+    web = await log_in(site, Role.DESK, OTHER)
+    first, second, third = [await file_petition(web, agency=OTHER) for _ in range(3)]
+    for address, due in (
+        (second, "now() - interval '1 hour'"),
+        (third, "(now() AT TIME ZONE 'Asia/Ho_Chi_Minh')::date"),
+    ):
+        ends = due if address == second else f"({due} + time '23:59:59') AT TIME ZONE 'Asia/Ho_Chi_Minh'"
+        identity = address.rpartition("/")[2]
+        await site.database.execute(f"UPDATE intake.petition SET due_at = {ends} WHERE id = '{identity}'")
+    pages = {
+        show: (await web.get("/desk/petitions", params={"show": show})).text for show in ("overdue", "today", "open")
+    }
+    listed = {show: re.findall(r'href="(/desk/petitions/[0-9a-f-]{36})"', page) for show, page in pages.items()}
+    assert listed == {"overdue": [second], "today": [third], "open": [second, third, first]}
+    assert "Quá hạn" in (await web.get(second)).text
+    rest = await web.get("/desk/petitions", params={"due": "1900-01-01T00:00:00Z", "cursor": first.rpartition("/")[2]})
+    assert re.findall(r'href="(/desk/petitions/[0-9a-f-]{36})"', rest.text) == [second, third, first]
+
+
+async def test_what_a_petition_says_is_shown_by_role_and_each_reading_recorded(site: RunningSite) -> None:
+    web, leader = await log_in(site), await log_in(site, Role.LEADER, "H55")
+    address = await file_petition(web)
+    identity = address.rpartition("/")[2]
+    await web.get(address)
+    page = (await leader.get(address)).text
+    assert SAID not in page
+    assert "Lý Thị Mận" not in page
+    assert (await leader.get("/desk/petitions/new")).status_code == 403
+    assert (await (await log_in(site, Role.DESK, OTHER)).get(address)).status_code == 404
+    assert (await web.get("/desk/petitions/nonsense")).status_code == 404
+    auditor = await log_in(site, Role.AUDITOR, None)
+    forbidden = await auditor.post(f"{address}/answer", data={"csrf": await csrf(auditor), "text": "x"})
+    assert forbidden.status_code == 403
+    reads = await site.fetch("SELECT role FROM intake.access_record WHERE code = $1", identity)
+    assert [row["role"] for row in reads] == ["desk"]
+    wrong = await web.post("/desk/petitions/new", data=petition_form(csrf=await csrf(web), phone="12", text=""))
+    assert wrong.status_code == 422
+    assert 'id="phone-wrong"' in wrong.text
+    assert 'id="text-wrong"' in wrong.text

@@ -5,10 +5,12 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import pytest
 
+from services.intake.petitions import Petitions
 from services.intake.store import Store
 from shared.store.queries import Queries
 from tests.harness import Backing, real_services
@@ -19,6 +21,7 @@ FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 HOME: Final = "H55.7"
 LIMIT: Final = 101
+NIL: Final = UUID(int=0)
 
 # 100 agencies of ten years: 60,000 dossiers, of which one in fifty is open and a third of those overdue; every tenth is
 # decided by another agency than received it.
@@ -46,6 +49,17 @@ SELECT 'H55.1' || substr(code, 5), 'H55.100', 'H55.1' || substr(agency, 5), 'H55
 FROM (SELECT * FROM intake.dossier WHERE agency ~ '^H55.[5-9][0-9]$' ORDER BY code LIMIT 10000) d
 """
 
+# 12,000 petitions, of which one in forty waits for its answer.
+PETITIONS: Final = """
+INSERT INTO intake.petition (id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, nonce, ciphertext,
+                             wrapped, sequence, recorded)
+SELECT format('01900000-0000-7000-8000-%s', lpad(n::text, 12, '0'))::uuid, 'H55.' || n % 100, 'letter',
+       CASE WHEN n % 41 = 0 THEN 'filed' ELSE 'answered' END, at, at + interval '21 days',
+       CASE WHEN n % 41 <> 0 THEN at + interval '9 days' END, NULL, CASE WHEN n % 7 = 0 THEN 'portal' ELSE 'desk' END,
+       '', '', '', 2, at
+FROM (SELECT n, timestamptz '2016-11-26' + n * interval '7 hours' AS at FROM generate_series(1, 12000) n) AS drawn
+"""
+
 
 @pytest.fixture(scope="module")
 async def database(backing: Backing) -> Any:
@@ -53,7 +67,8 @@ async def database(backing: Backing) -> Any:
     connection = await asyncpg.connect(url)
     await connection.execute(SEED)
     await connection.execute(COPIES)
-    await connection.execute("VACUUM ANALYZE intake.dossier, intake.copy")
+    await connection.execute(PETITIONS)
+    await connection.execute("VACUUM ANALYZE intake.dossier, intake.copy, intake.petition")
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     yield connection
     await connection.close()
@@ -61,9 +76,9 @@ async def database(backing: Backing) -> Any:
 
 
 def rows_read(plan: dict[str, Any]) -> int:
-    """The rows that the plan's scans of the table looked at: those they gave and those they threw away."""
+    """The rows that the plan's scans of the tables looked at: those they gave and those they threw away."""
     read = sum(rows_read(inner) for inner in plan.get("Plans", ()))
-    if plan.get("Relation Name") in ("dossier", "copy") and "Bitmap Index" not in plan["Node Type"]:
+    if plan.get("Relation Name") in ("dossier", "copy", "petition") and "Bitmap Index" not in plan["Node Type"]:
         thrown = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
         read += int((plan["Actual Rows"] + thrown) * plan["Actual Loops"])
     return read
@@ -96,6 +111,16 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "a lower site's agency, overdue": ("listed_own", (["H55.172"], "", None, True, None, LIMIT)),
     "a lower site's codes that begin so": ("listed_site", (None, "", None, None, "H55.172-1905%", LIMIT)),
     "what a portal sent": ("listed_sent", ("portal", "", None, None, None, LIMIT, None)),
+    "a desk's petitions by due date": ("petitions_due", ([HOME], FIRST, NIL, NEVER, LIMIT)),
+    "its overdue petitions": ("petitions_due", ([HOME], FIRST, NIL, NOW, LIMIT)),
+    "its answered petitions": ("petitions_answered", ([HOME], NEVER, NIL, LIMIT)),
+    "answered petitions, a later page": ("petitions_answered", ([HOME], datetime(2020, 1, 1, tzinfo=UTC), NIL, LIMIT)),
+    "an agency's petitions": ("petitions_of", ([HOME, "H55.8"], None, None, LIMIT)),
+    "an agency's petitions of a state": ("petitions_of", ([HOME, "H55.8"], None, "filed", LIMIT)),
+    "what a portal filed": ("petitions_sent", ("portal", None, None, LIMIT, None)),
+    "what a portal filed, of a state": ("petitions_sent", ("portal", None, "filed", LIMIT, None)),
+    "the site's petitions": ("petitions_all", (None, None, LIMIT)),
+    "the site's petitions of a state": ("petitions_all", (None, "filed", LIMIT)),
     "a person's dossiers": ("found", (["c77", "c78"], "", [HOME, "H55.77", "H55.78"], None, LIMIT)),
     "one dossier": ("dossiers", ([f"{HOME}-161126-0007"],)),
 }
@@ -113,8 +138,8 @@ async def test_no_list_scans_more_than_ten_times_what_it_returns(database: Any, 
 
 async def test_the_lists_are_those_that_the_store_asks_for() -> None:
     """A list that is added to the store is added here."""
-    source = inspect.getsource(Store)
-    asked = set(re.findall(r'_planned\(\s*connection, "(\w+)"', source)) | {"found", "dossiers"}
+    source = inspect.getsource(Store) + inspect.getsource(Petitions)
+    asked = set(re.findall(r'planned\(\s*connection, "(\w+)"', source)) | {"found", "dossiers"}
     assert asked == {query for query, _ in LISTS.values()}
 
 

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from shared.security.tokens import Role
 from tests.harness import RunningSite
-from tests.integration.intake_site import HOME, site
+from tests.integration.intake_site import HOME, LAND, site
 
 __all__ = ["site"]
 
@@ -82,9 +82,9 @@ _FAINT = """(() => {
   return bad; })()"""
 
 
-async def log_in(page: Page, site: RunningSite, role: Role) -> None:
+async def log_in(page: Page, site: RunningSite, role: Role, agency: str = HOME) -> None:
     await page.goto(site.urls["intake"] + "/desk")
-    await page.get_by_label("Mã truy cập").fill(site.services["intake"].tokens.issue(role, agency=HOME))
+    await page.get_by_label("Mã truy cập").fill(site.services["intake"].tokens.issue(role, agency=agency))
     await page.get_by_role("button", name="Đăng nhập").click()
     await page.get_by_role("heading", name="Việc cần làm").wait_for()
 
@@ -174,13 +174,57 @@ async def test_a_counter_day_and_a_citizen_on_a_small_screen(site: RunningSite, 
     await citizen.reload()
     await citizen.get_by_label("Rất hài lòng").check()
     await citizen.get_by_role("button", name="Gửi đánh giá").click()
-    await citizen.get_by_text("Cảm ơn ông/bà").wait_for()
+    await citizen.get_by_text("Cảm ơn ông/bà đã đánh giá.").wait_for()
+    await citizen.get_by_text("Ông/bà đã đánh giá: Rất hài lòng").wait_for()
     await seen(citizen, "15-track-rated-small")
 
     await desk.goto(site.urls["intake"] + "/desk/register")
     await seen(desk, "16-register")
     await desk.goto(address + "?lang=en")
     await seen(desk, "17-dossier-english")
+
+
+async def test_a_petition_from_the_desk_to_its_rating(site: RunningSite, chromium: Browser) -> None:
+    desk, land = await page_of(chromium), await page_of(chromium)
+    await log_in(desk, site, Role.DESK)
+    await log_in(land, site, Role.DESK, LAND)
+    await desk.get_by_role("link", name="Phản ánh", exact=True).click()
+    await seen(desk, "50-petitions-empty")
+    await desk.get_by_role("link", name="Ghi nhận phản ánh mới").press("Enter")
+    await desk.get_by_label("Khiếu nại").check()
+    await desk.get_by_label("Nội dung").fill("Thửa đất nhà tôi bị đo sai hai lần.\nXin đo lại.")
+    await desk.get_by_label("Họ và tên").fill("Lý Thị Mận")
+    await desk.get_by_label("Số điện thoại").fill("12")
+    await desk.get_by_role("button", name="Ghi nhận").click()
+    await desk.locator("#phone-wrong").wait_for()
+    await seen(desk, "51-petition-wrong")
+    await desk.get_by_label("Số điện thoại").fill("0912 000 111")
+    await desk.get_by_role("button", name="Ghi nhận").click()
+    await desk.locator(".done").wait_for()
+    await seen(desk, "52-petition-filed")
+    address = desk.url.partition("?")[0]
+    await desk.set_viewport_size(SMALL)  # type: ignore[arg-type]
+    await seen(desk, "53-petition-small")
+    await desk.get_by_label("Chuyển đến").select_option(LAND)
+    await desk.get_by_label("Lý do").fill("Thuộc thẩm quyền đăng ký đất đai")
+    await desk.get_by_role("button", name="Chuyển").click()
+    await desk.locator(".done").wait_for()
+    await seen(desk, "54-petitions-small")
+
+    await land.goto(site.urls["intake"] + "/desk/petitions")
+    await land.locator(f"a[href='{address.removeprefix(site.urls['intake'])}']").click()
+    await land.get_by_label("Nội dung trả lời").fill("Đã đo lại và sửa sổ; xin lỗi bà.")
+    await land.get_by_role("button", name="Trả lời").click()
+    await land.locator(".done").wait_for()
+    await land.get_by_label("Người gửi hài lòng đến mức nào").select_option("satisfied")
+    await land.get_by_role("button", name="Ghi đánh giá").click()
+    await land.locator(".done").wait_for()
+    await seen(land, "55-petition-rated")
+    await land.goto(site.urls["intake"] + "/desk/petitions?show=answered")
+    await seen(land, "56-petitions-answered")
+    await land.get_by_role("link", name="English").click()
+    await land.get_by_role("heading", name="Answered").wait_for()
+    await seen(land, "57-petitions-answered-english")
 
 
 async def test_every_page_is_readable_at_320_px(site: RunningSite, chromium: Browser) -> None:
@@ -196,7 +240,17 @@ async def test_every_page_is_readable_at_320_px(site: RunningSite, chromium: Bro
     await page.get_by_role("link", name="In: Giấy tiếp nhận").click()
     await seen(page, "22-receipt-small")
     for number, path in enumerate(
-        ("/desk", "/desk/new", "/desk/register", "/procedures", "/procedures/1.013978", "/agencies", "/track"), 23
+        (
+            "/desk",
+            "/desk/new",
+            "/desk/register",
+            "/desk/petitions/new",
+            "/procedures",
+            "/procedures/1.013978",
+            "/agencies",
+            "/track",
+        ),
+        23,
     ):
         await page.goto(base + path)
         await seen(page, f"{number}{path.replace('/', '-')}-small")
