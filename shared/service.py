@@ -27,12 +27,13 @@ from shared.directory.store import LiveDirectory
 from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
 from shared.observe.reconcile import Reconciler
+from shared.observe.traces import Traces, cause_of, trace_id
 from shared.security.keys import RELOADED_WITHIN, SiteKeys, load_keys, stamp
 from shared.security.oidc import Provider
 from shared.security.tokens import Role, Tokens
 from shared.settings import Settings
 from shared.store.housekeeping import Housekeeping, Wrapped
-from shared.store.inbox import Apply
+from shared.store.inbox import Apply, Fault, Received
 from shared.store.log import Log
 from shared.store.pool import TRANSIENT_ERRORS, Connection, Pool, open_pool
 from shared.store.queries import Queries
@@ -79,6 +80,7 @@ class Service:
         self._keys_stamp = stamp(settings.keys_dir)
         self.tokens = Tokens(self.keys, settings.site, self.reload_keys)
         self.metrics = Metrics(name)
+        self.traces = Traces(name, settings.site, settings.traces_url)
         self.log = Log(name)
         self.store_queries = Queries("shared.store", name)
         self.app: FastAPI = make_app(title, description)
@@ -91,6 +93,7 @@ class Service:
             large=large,
             plain=plain,
             answered=self._note_answer,
+            traces=self.traces,
         )
         self.topics = (*owned_topics(name), PARKED_TOPIC, WATERMARK_TOPIC)
         self.publisher = Publisher(settings.bus())
@@ -105,6 +108,7 @@ class Service:
             ),
             progress=lambda: self.beat("relay"),
             metrics=self.metrics,
+            published=self.traces.published,
         )
         self.wake = Waker(self.relay, settings.database_url)
         self.consumer: Consumer | None = None
@@ -126,7 +130,16 @@ class Service:
 
     def consume(self, topics: Sequence[str], apply: Apply) -> None:
         """This service applies the events of these topics, each once and in its key's order."""
-        self._consumed, self._apply = tuple(topics), apply
+        self._consumed, self._apply = tuple(topics), self._traced(apply) if self.traces.on else apply
+
+    def _traced(self, apply: Apply) -> Apply:
+        async def traced(connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
+            faults: dict[int, Fault] = {}
+            with self.traces.applying([event.envelope for event in events], lambda: faults):
+                faults = await apply(connection, events)
+            return faults
+
+        return traced
 
     @property
     def consumes(self) -> tuple[str, ...]:
@@ -155,7 +168,7 @@ class Service:
 
     def _note_answer(self, method: str, route: str, status: int, seconds: float) -> None:
         self.metrics.add(known.REQUESTS, 1, method, route, f"{status // 100}xx")
-        self.metrics.observe(known.REQUEST_SECONDS, seconds, route)
+        self.metrics.observe(known.REQUEST_SECONDS, seconds, route, trace=trace_id(cause_of()))
 
     def _applied(self) -> None:
         for action in self._on_applied:
@@ -240,6 +253,8 @@ class Service:
                 async with asyncio.timeout(5.0):
                     await self._broker.stop()
         await self.publisher.close()
+        if self.traces.on:
+            await asyncio.to_thread(self.traces.close)
         if hasattr(self, "http"):
             await self.http.aclose()
         if hasattr(self, "pool"):
@@ -330,7 +345,8 @@ class Service:
 
     def service_token(self) -> dict[str, str]:
         token = self.tokens.issue(Role.SERVICE, name=self.name, hours=0.1)
-        return {"Authorization": f"Bearer {token}"}
+        cause = cause_of()
+        return {"Authorization": f"Bearer {token}", **({} if cause is None else {"traceparent": cause})}
 
     # -- probes
 

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     housekeeping_seconds: float = Field(600.0, gt=0, description="How often what is too old goes.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reconcile_seconds: float = Field(60.0, gt=0, description="Between two looks at the books with the owners.")
+    traces_url: str = Field("", description="OTLP over HTTP, where traces go (…/v1/traces); empty: none are made.")
     metrics_token: SecretStr | None = Field(None, description="If set, /metrics asks for it as a bearer token.")
 
     oidc_issuer: str = Field("", description="A province's own OpenID provider, as its tokens name it; empty: none.")

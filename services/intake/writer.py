@@ -35,6 +35,7 @@ from shared.contracts.codes import LOCAL_ZONE, format_dossier_code, local_day, u
 from shared.contracts.envelope import Envelope
 from shared.directory.directory import Directory
 from shared.observe.metrics import DUE_BEHIND
+from shared.observe.traces import cause_of, causing
 from shared.security.keys import pin_digest
 from shared.service import Service, age
 from shared.store.chain import link
@@ -70,6 +71,7 @@ class Command:
     if_match: str | None = None
     key: RequestKey | None = None
     line: Line | None = None
+    cause: str | None = field(default_factory=cause_of)  # the span of the request, where it is traced
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ class _Batch:
     new_refs: dict[str, str] = field(default_factory=dict)
     new_imported: dict[UUID, str] = field(default_factory=dict)
     new_ids: dict[str, UUID] = field(default_factory=dict)
+    causes: dict[str, str] = field(default_factory=dict)  # by key in dossiers, where the request is traced
 
 
 # What another process wrote meanwhile (a code, a ref, an Idempotency-Key, a person) is seen when the batch is done again.
@@ -301,6 +304,8 @@ class Writer:
             result = self._begin(command, batch, directory)
         else:
             result = await self._act(connection, command, batch, directory)
+        if command.cause is not None and result.code is not None:
+            batch.causes[result.code] = command.cause
         if line is not None and result.code is not None:
             batch.new_imported[line.digest] = result.code
             if line.id is not None:
@@ -522,7 +527,8 @@ class Writer:
         await self._store.write_dossiers(
             connection, [(d, next_tick(d, directory)) for d in new], [(d, next_tick(d, directory)) for d in moved]
         )
-        await self._service.log.append(connection, envelopes, chains)
+        with causing(batch.causes and self._causes(batch)):
+            await self._service.log.append(connection, envelopes, chains)
         if batch.remarks:
             await self._store.write_remarks(
                 connection,
@@ -544,6 +550,12 @@ class Writer:
         if isinstance(data, ev.DossierSubmitted | ev.DossierReceived):
             data = data.model_copy(update={"track": pin_digest(code, self._service.keys.track_pin(code))})
         return data.to_json()
+
+    @staticmethod
+    def _causes(batch: _Batch) -> dict[str, str]:
+        """The span of each dossier's request, and of its person's, by the keys of their events."""
+        caused = [(batch.dossiers[key], cause) for key, cause in batch.causes.items() if key in batch.dossiers]
+        return {key: cause for dossier, cause in caused for key in (dossier.code, dossier.contact_ref) if key}
 
     @staticmethod
     def _chained(batch: _Batch, envelopes: Sequence[Envelope]) -> list[str]:

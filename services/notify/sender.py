@@ -45,6 +45,7 @@ from services.notify.tracking import next_look, record_report, report_of, state_
 from shared.contracts.codes import LOCAL_ZONE
 from shared.directory.bundle import CarrierEntry, ProviderEntry
 from shared.observe.metrics import NOTICES_OLDEST, NOTICES_WAITING, SEND_SECONDS, SENDS
+from shared.observe.traces import causing, now_ns
 from shared.service import Service, age
 from shared.store.pool import TRANSIENT_ERRORS, connect
 
@@ -85,6 +86,8 @@ class Ended:
     dossier: str
     provider: str
     outcome: Outcome
+    began: int | None = None  # ns since 1970, where calls are traced
+    at: int | None = None
 
 
 class Sender:
@@ -428,7 +431,7 @@ class Sender:
             return
         assert content is not None
         assert gateway.caller is not None
-        began = loop.time()
+        began, began_ns = loop.time(), now_ns()
         call = gateway.health.begin(began)
         outcome: Outcome = NoAnswer("cut-off")
         try:
@@ -438,7 +441,7 @@ class Sender:
             # A recipient's fault is none of the provider's.
             gateway.health.end(call, loop.time(), failed=isinstance(outcome, NotTaken | NoAnswer))
             self._service.metrics.observe(SEND_SECONDS, loop.time() - began, gateway.entry.name)
-            self._end(row, gateway, outcome)
+            self._end(row, gateway, outcome, began_ns)
 
     def _never(self, content: dict[str, Any] | None) -> Refused | None:
         """Why this person is not told after all: erased, or they have said since that they want no SMS."""
@@ -485,11 +488,11 @@ class Sender:
             else:
                 self._end(row, gateway, NotTaken("not-written"))
 
-    def _end(self, row: Any, gateway: Gateway, outcome: Outcome) -> None:
+    def _end(self, row: Any, gateway: Gateway, outcome: Outcome, began: int | None = None) -> None:
         self._service.metrics.add(SENDS, 1, gateway.entry.name, SAID[type(outcome)])
         if isinstance(outcome, Refused | NotTaken):
             self._pay(row, -row["parts"])
-        self._ended.append(Ended(row["id"], row["dossier"], gateway.entry.name, outcome))
+        self._ended.append(Ended(row["id"], row["dossier"], gateway.entry.name, outcome, began, now_ns()))
         self._ended_event.set()
 
     # -- recording
@@ -531,10 +534,27 @@ class Sender:
         async with self._service.pool.acquire() as connection, connection.transaction():
             now = await self._service.log.now(connection)
             codes = [ended.dossier for ended in batch]
-            await self._store.move(connection, codes, list(by_notice), step, now=now)
+            with causing(await self._traced(connection, batch)):
+                await self._store.move(connection, codes, list(by_notice), step, now=now)
         del self._ended[: len(batch)]
         self._service.wake()
         self._awake.set()
+
+    async def _traced(self, connection: Any, batch: Sequence[Ended]) -> dict[str, str]:
+        """Each call as a span of the act that it tells of, as far as that is traced; what is recorded follows from it."""
+        traces = self._service.traces
+        if not traces.on:
+            return {}
+        causes = await self._service.log.causes(connection, [ended.dossier for ended in batch], "notice.planned")
+        for ended in batch:
+            if (cause := causes.get(ended.dossier)) is None:
+                continue
+            said = {"lienthong.key": ended.dossier, "lienthong.notice": str(ended.notice)}
+            span = traces.begin(f"send {ended.provider}", "client", cause, said, at=ended.began or ended.at)
+            causes[ended.dossier] = traces.traceparent(span) or cause
+            outcome = ended.outcome
+            traces.end(span, failed=None if isinstance(outcome, Taken) else SAID[type(outcome)], at=ended.at)
+        return causes
 
     async def _recover(self, connection: Any) -> None:
         """Attempts that had begun when their sender died: the file is looked up, of the others nobody knows."""

@@ -12,7 +12,8 @@ An envelope for a site that is no neighbour goes on to the next one; its hops sa
 through a site twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -44,6 +45,7 @@ from shared.contracts.events import (
     TransferReturned,
 )
 from shared.directory.directory import Directory, DirectoryError
+from shared.observe.traces import cause_of, readable
 from shared.service import Service
 from shared.store.pool import Connection
 
@@ -66,6 +68,7 @@ def event_json(envelope: Envelope) -> dict[str, Any]:
         "sequence": envelope.sequence,
         "mode": envelope.mode,
         "data": (envelope.data or b"").decode(),
+        **({} if (cause := envelope.traceparent or cause_of(envelope.subject)) is None else {"traceparent": cause}),
     }
 
 
@@ -83,6 +86,7 @@ def event_of(value: Any) -> tuple[Envelope, DossierEvent | TransferEvent]:
             sequence=int(value["sequence"]),
             mode="history" if value["mode"] == "history" else "live",
             data=str(value["data"]).encode(),
+            traceparent=readable(value.get("traceparent")),
         )
         data = parse(envelope) if envelope.topic in (DOSSIER_TOPIC, TRANSFER_TOPIC) else None
     except (ValueError, KeyError, TypeError, ContractError):
@@ -217,23 +221,33 @@ class Crossing:
         arriving = Arriving(self, self._store, peer, self._service.directory.current)
         await arriving.read(connection, letters, await self._service.log.now(connection))
         known = await self._links.known(connection, peer.peer, [each.id for each in letters])
-        outcomes = []
-        for each in letters:
-            if each.id in known:
-                outcomes.append("repeated")
-                continue
-            known.add(each.id)
-            try:
-                if each.to == self.site and each.kind == "directory":
-                    outcome = await self._directories.take(connection, peer, each)
-                else:
-                    outcome = arriving.take(each)
-            except Refused as refused:
-                outcome = refused.reason
-                await self._links.refused(connection, peer.peer, refused.reason)
-            outcomes.append(outcome)
-        await arriving.write(connection)
+        outcomes: list[str] = []
+        with self._service.traces.applying(list(traced(letters, known)), dict, name="link"):
+            for each in letters:
+                if each.id in known:
+                    outcomes.append("repeated")
+                    continue
+                known.add(each.id)
+                try:
+                    if each.to == self.site and each.kind == "directory":
+                        outcome = await self._directories.take(connection, peer, each)
+                    else:
+                        outcome = arriving.take(each)
+                except Refused as refused:
+                    outcome = refused.reason
+                    await self._links.refused(connection, peer.peer, refused.reason)
+                outcomes.append(outcome)
+            await arriving.write(connection)
         return outcomes
+
+
+def traced(letters: Sequence[Letter], known: Container[UUID]) -> Iterator[Envelope]:
+    """The events in envelopes that carry a trace, and that did not come before."""
+    for each in letters:
+        event = each.body.get("event")
+        if each.id not in known and isinstance(event, dict) and "traceparent" in event:
+            with suppress(Refused):
+                yield event_of(event)[0]
 
 
 class Arriving:

@@ -28,6 +28,7 @@ from shared.contracts.events import (
     DossierSubmitted,
     TransferRequested,
 )
+from shared.observe.traces import causing
 from shared.security.peers import Jwk, wrap_to
 from shared.security.sealing import SealBroken, unwrap
 from shared.service import Service
@@ -95,10 +96,11 @@ class Dispatch:
             asked = await self._requested(connection, code, which)
             walk.sent(which, now)
             out = self._crossing.out(self._service.directory.current, now)
-            out.send("ask", site, ask_of(dossier, transfer, asked, person))
-            out.transfers(dossier, walk)
-            await self._store.write(connection, [dossier], [walk])
-            await self._crossing.flush(connection, out, {code: dossier})
+            with causing({}, asked.traceparent):
+                out.send("ask", site, ask_of(dossier, transfer, asked, person))
+                out.transfers(dossier, walk)
+                await self._store.write(connection, [dossier], [walk])
+                await self._crossing.flush(connection, out, {code: dossier})
         self._service.wake()
         return 1
 

@@ -35,6 +35,7 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.events import ParkedRecorded
 from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
+from shared.observe.traces import trace_id
 from shared.store.inbox import Apply, Fault, Inbox, Name, Outcome, PlaceMoved, Received, Record, read
 from shared.store.log import Log
 from shared.store.pool import TRANSIENT_ERRORS, Connection, Pool, passes_by_itself
@@ -223,7 +224,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         for envelope in (record.envelope for record in records):
             if envelope is not None and envelope.mode == "live":
                 delay = max(0.0, now - envelope.recorded.timestamp())
-                trace = envelope.traceparent and envelope.traceparent.split("-")[1]
+                trace = trace_id(envelope.traceparent)
                 self._metrics.observe(known.CONSUMER_DELAY, delay, envelope.topic, trace=trace)
 
     async def _until_done(self, records: Sequence[Record]) -> bool:

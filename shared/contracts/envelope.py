@@ -33,6 +33,7 @@ Record = tuple[bytes, bytes | None, list[Header]]
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SEQUENCE: Final = re.compile(r"[1-9][0-9]{0,17}")
 _SHORT: Final = re.compile(r"[a-z]+\.[a-z-]+")
+TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 _SPEC: Final[Header] = ("ce_specversion", b"1.0")
 _CONTENT: Final[Header] = ("content-type", b"application/json")
@@ -186,7 +187,6 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Sequence
             raise Unreadable("bad-header", "ce_mode is neither live nor history")
         if value is not None and not (found["content-type"] or b"").startswith(b"application/json"):
             raise Unreadable("bad-content-type", "content-type is not application/json")
-        trace = found.get("traceparent")
         return Envelope(
             topic=topic,
             id=UUID(identity),
@@ -199,12 +199,18 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Sequence
             mode=mode,
             data=value,
             replay=found.get("ce_replay") == b"true",
-            traceparent=None if trace is None else trace.decode("ascii"),
+            traceparent=_trace(found.get("traceparent")),
         )
     except KeyError as missing:
         raise Unreadable("missing-header", f"the record has no {missing.args[0]}") from None
     except UnicodeDecodeError:
         raise Unreadable("bad-header", "the key or a header is not text") from None
+
+
+def _trace(header: bytes | None) -> str | None:
+    """A trace context that is malformed is none (W3C Trace Context, 3.2): it is no reason to refuse an event."""
+    text = None if header is None else header.decode("ascii", "replace")
+    return text if text is not None and TRACEPARENT.fullmatch(text) else None
 
 
 # --------------------------------------------------------------------------------------------------- parsing

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.contracts.envelope import Envelope
+from shared.observe.traces import cause_of
 from shared.store.pool import Connection
 from shared.store.queries import Queries
 
@@ -34,6 +35,7 @@ def envelope_of(row: Any) -> Envelope:
         sequence=row["sequence"],
         mode=row["mode"],
         data=None if payload is None else payload.encode(),
+        traceparent=row.get("traceparent"),
     )
 
 
@@ -71,7 +73,13 @@ class Log:
             [e.recorded for e in envelopes],
             [e.mode for e in envelopes],
             [chain and bytes.fromhex(chain) for chain in chains] + [None] * (len(envelopes) - len(chains)),
+            [None if e.mode == "history" else e.traceparent or cause_of(e.subject) for e in envelopes],
         )
+
+    async def causes(self, connection: Connection, keys: Sequence[str], type_: str) -> dict[str, str]:
+        """What follows later on each key's newest event of a type belongs to that event's trace, if it has one."""
+        rows = await connection.fetch(self._queries["traceparents"], list(keys), type_)
+        return {row["aggregateid"]: row["traceparent"] for row in rows}
 
     async def forget(self, connection: Connection, topic: str, keys: Sequence[str]) -> None:
         """Erased: the payloads of these keys go; numbers and digests stay. The database allows it for contacts alone."""

@@ -7,22 +7,29 @@ SELECT clock_timestamp()
 -- One statement for a batch: the events in their order, and a pointer to each in the outbox.
 WITH stored AS (
     INSERT INTO {schema}.event
-        (id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain)
-    SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain
+        (id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain, traceparent)
+    SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain, traceparent
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
-                $8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[]) WITH ORDINALITY
-         AS e(id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain, line)
+                $8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::text[]) WITH ORDINALITY
+         AS e(id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain,
+              traceparent, line)
     ORDER BY line
     RETURNING position, aggregateid)
 INSERT INTO {schema}.outbox (position, shard)
 SELECT position, hashtext(aggregateid) & 3 FROM stored
 
 -- name: ledger
-SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
+SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, traceparent
 FROM {schema}.event
 WHERE aggregateid = $2 AND aggregatetype = $1 AND sequence > $3
 ORDER BY sequence
 LIMIT $4
+
+-- name: traceparents
+-- Of each key the newest event of a type that was traced.
+SELECT DISTINCT ON (aggregateid) aggregateid, traceparent FROM {schema}.event
+WHERE aggregateid = ANY ($1::text[]) AND type = $2 AND traceparent IS NOT NULL
+ORDER BY aggregateid, sequence DESC
 
 -- name: payloads_forget
 -- Erased: what was said of a person goes, its number and digest stay. Nothing else ever leaves the log.
@@ -76,7 +83,7 @@ FROM (SELECT aggregateid, sequence, aggregatetype,
 -- Each pointer finds its event by the key of the log (OFFSET 0 keeps it so). A merge of both, which the planner likes when
 -- it believes the outbox to be long, reads the log from its first event on.
 SELECT o.position, e.id, e.aggregatetype, e.aggregateid, e.type, e.payload, e.sequence, e.source, e.happened,
-       e.recorded, e.mode
+       e.recorded, e.mode, e.traceparent
 FROM (SELECT position FROM {schema}.outbox WHERE shard = ANY ($1::smallint[]) ORDER BY position LIMIT $2) o
     CROSS JOIN LATERAL (SELECT * FROM {schema}.event WHERE position = o.position OFFSET 0) e
 ORDER BY o.position
@@ -136,7 +143,7 @@ SELECT shard, topics, position, until FROM {schema}.bus_rebuild WHERE shard = AN
 -- name: rebuild_page
 -- Of an erased person only the tombstone is published again. What is still in the outbox follows from there: some of it
 -- may be older than the window, and must come before what follows it.
-SELECT position, id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode
+SELECT position, id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, traceparent
 FROM {schema}.event e
 WHERE position > $1 AND position <= $2 AND (hashtext(aggregateid) & 3) = $3 AND aggregatetype = ANY ($4::text[])
   AND (payload IS NOT NULL OR type = 'contact.erased')

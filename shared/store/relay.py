@@ -92,12 +92,13 @@ class Relay:
         *,
         progress: Callable[[], None] = lambda: None,
         metrics: Metrics | None = None,
+        published: Callable[[Sequence[Envelope]], None] = lambda _: None,
     ) -> None:
         self.settings = settings or RelaySettings()
         self._url, self._schema, self._bus = database_url, schema, bus
         self._own = self._topics = tuple(topics)
         self._queries = Queries("shared.store", schema)
-        self._progress = progress
+        self._progress, self._published = progress, published
         self._metrics = metrics or Metrics(schema)
         self._awake = asyncio.Event()
         self.channel = f"{schema}_outbox"
@@ -217,9 +218,11 @@ class Relay:
     async def _publish_page(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int:
         rows = await connection.fetch(self._queries["unpublished"], sorted(self.held), self.settings.page)
         if rows:
-            await self._publish([envelope_of(row) for row in rows])
+            envelopes = [envelope_of(row) for row in rows]
+            await self._publish(envelopes)
             await connection.execute(self._queries["published"], [row["position"] for row in rows])
             self.published += len(rows)
+            self._published(envelopes)
         return len(rows)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.observe.traces import Traces, causing, readable
 from shared.security.tokens import Principal, TokenRefused
 from shared.web.problem import Problem
 
@@ -14,6 +15,9 @@ MAX_BODY = 1 << 20
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/docs/.*", "/openapi.json", "/asyncapi.json")
 
 
+# Asked all the time: a trace of its own for each would bury the others.
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+AMONG_SERVICES = ("/v1/heads", "/v1/ledger")  # traced where they belong to something that is
 METRICS = "/metrics"  # a token that comes here is the scraper's, for the route to check
 
 
@@ -44,7 +48,7 @@ class Gate:
 
     `provider`: reads the tokens that the site's own key did not sign. `open_paths`: regular expressions of paths that
     need no token; a token that comes all the same must be good. `large`: paths whose bodies may be larger, with their
-    limit. `plain`: regular expressions of paths that take other bodies than JSON.
+    limit. `plain`: regular expressions of paths that take other bodies than JSON. `traces`: makes a span of each request.
     """
 
     def __init__(
@@ -57,8 +61,9 @@ class Gate:
         large: dict[str, int] | None = None,
         plain: dict[str, tuple[str, ...]] | None = None,
         answered: Answered = lambda *_: None,
+        traces: Traces | None = None,
     ) -> None:
-        self._answered = answered
+        self._answered, self._traces = answered, traces
         self._app, self._verify, self._provider = app, verify, provider
         self._open = re.compile("|".join(f"(?:{path})" for path in (*OPEN_PATHS, *open_paths)))
         self._large = large or {}
@@ -77,11 +82,32 @@ class Gate:
                 message = {**message, "headers": guarded(message["headers"])}
             await send(message)
 
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        above, path = readable(_header(scope, b"traceparent")), scope["path"]
+        if (
+            self._traces is None
+            or not self._traces.on
+            or path in PROBES
+            or (above is None and path.startswith(AMONG_SERVICES))
+        ):
+            try:
+                await self._let_through(scope, receive, sending)
+            finally:
+                self._answered(method, route_of(scope), status, time.perf_counter() - began)
+            return
+        span = self._traces.begin(method, "server", above)
         try:
-            await self._let_through(scope, receive, sending)
+            with causing({}, self._traces.traceparent(span)):
+                try:
+                    await self._let_through(scope, receive, sending)
+                finally:
+                    self._answered(method, route_of(scope), status, time.perf_counter() - began)
         finally:
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._answered(method, route_of(scope), status, time.perf_counter() - began)
+            # Only what was declared: a path and a query may hold a pin, a name, a number.
+            said = {"http.request.method": method, "http.route": route_of(scope), "http.response.status_code": status}
+            if span is not None:
+                span.update_name(f"{method} {route_of(scope)}")
+            self._traces.end(span, said, failed=str(status) if status >= 500 else None)
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

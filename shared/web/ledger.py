@@ -19,6 +19,7 @@ def envelope_to_json(envelope: Envelope) -> dict[str, Any]:
         "sequence": envelope.sequence,
         "mode": envelope.mode,
         "data": None if envelope.data is None else b64encode(envelope.data).decode(),
+        **({} if envelope.traceparent is None else {"traceparent": envelope.traceparent}),
     }
 
 
@@ -34,4 +35,5 @@ def envelope_from_json(topic: str, item: dict[str, Any]) -> Envelope:
         sequence=item["sequence"],
         mode=item["mode"],
         data=None if item["data"] is None else b64decode(item["data"]),
+        traceparent=item.get("traceparent"),
     )

@@ -97,16 +97,17 @@ class Up:
     ready: Mapping[str, Any]
 
     @classmethod
-    def start(cls, data: Path, *arguments: object, at: int | None = None) -> "Up":
-        """Starts it and waits until it is ready. A folder that has a site keeps its ports."""
+    def start(
+        cls, data: Path, *arguments: object, at: int | None = None, told: Mapping[str, str] | None = None
+    ) -> "Up":
+        """Starts it and waits until it is ready. A folder that has a site keeps its ports. `told`: settings by their names."""
         given = ["up", "--data", str(data), "--json", *(str(argument) for argument in arguments)]
         if at is not None or not (data / "site.json").exists():
             given += ["--base-port", str(at or base_port())]
         data.mkdir(parents=True, exist_ok=True)
         with (data / "up.err").open("a") as complaints:
-            process = subprocess.Popen(
-                [COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment(data)
-            )
+            env = environment(data) | {f"LIENTHONG_{name.upper()}": value for name, value in (told or {}).items()}
+            process = subprocess.Popen([COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=env)
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -150,8 +151,8 @@ class Up:
 
 
 @contextlib.contextmanager
-def running(data: Path, *arguments: object) -> Iterator[Up]:
-    up = Up.start(data, *arguments)
+def running(data: Path, *arguments: object, told: Mapping[str, str] | None = None) -> Iterator[Up]:
+    up = Up.start(data, *arguments, told=told)
     try:
         yield up
     finally:

@@ -7,6 +7,7 @@ import io
 import json
 import unicodedata
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from shared.contracts.codes import uuid7
 from shared.contracts.events import TOPICS
 from shared.security.tokens import Role
 from tests.acceptance.command import Up, lienthong, receipt, running, until
+from tests.collector import Collector
 
 NAME, ADDRESS, REMARK = "Hoàng Yến Chim", "Ngõ Bạch Yến 77", "Chim Hoàng Yến hót hay"
 PHONE, CITIZEN_ID = "0987654321", "034099777123"
@@ -55,9 +57,16 @@ def given_away(content: bytes) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Any:
     """A site on which the canary has lived a whole dossier's life, with every mistake that a client makes."""
-    with running(tmp_path_factory.mktemp("canary") / "data") as up:
+    with running(tmp_path_factory.mktemp("canary") / "data", told={"traces_url": collector.url}) as up:
         code = life(up)
         yield up, code
 
@@ -143,6 +152,39 @@ def test_not_in_any_log(lived: tuple[Up, str]) -> None:
     assert files
     for file in files:
         assert not given_away(file.read_bytes()), file
+
+
+def test_not_in_any_trace_and_its_dossier_in_one(lived: tuple[Up, str], collector: Collector) -> None:
+    """From the desk's request over outbox and topics to the provider's call: one trace, of names, codes and times."""
+    up, code = lived
+    wanted = {
+        ("lienthong-intake", "POST /v1/dossiers"),
+        ("lienthong-intake", "publish dossier.received"),
+        ("lienthong-intake", "publish contact.recorded"),
+        ("lienthong-routing", "apply dossier.received"),
+        ("lienthong-stats", "apply dossier.received"),
+        ("lienthong-notify", "apply dossier.received"),
+        ("lienthong-notify", "publish notice.planned"),
+        ("lienthong-notify", "send file"),
+        ("lienthong-notify", "publish notice.sent"),
+        ("lienthong-intake", "apply notice.sent"),
+    }
+
+    def seen() -> set[tuple[str, str]]:
+        return {(service, name) for _, service, name in collector.trace_of(code)}
+
+    until(lambda: wanted <= seen(), "one trace from request to provider")
+    trace = {(service, name): span for (_, service, name), span in collector.trace_of(code).items()}
+    request = trace["lienthong-intake", "POST /v1/dossiers"]
+    assert request.parent_span_id == b""
+    assert trace["lienthong-notify", "apply dossier.received"].parent_span_id == request.span_id
+    assert (
+        trace["lienthong-intake", "apply notice.sent"].parent_span_id == trace["lienthong-notify", "send file"].span_id
+    )
+    with up.http("notify", Role.OPERATOR) as http:
+        openmetrics = http.get("/metrics", headers={"accept": "application/openmetrics-text"}).text
+    assert f'trace_id="{request.trace_id.hex()}"' in openmetrics  # beside a bucket of the delays
+    assert not given_away(b"\0".join(collector.bodies))
 
 
 def test_not_in_metrics_reports_and_pages_outside_its_tier(lived: tuple[Up, str], tmp_path: Path) -> None:

@@ -26,30 +26,41 @@ from tests.acceptance.linked import (
     status,
     transfers,
 )
+from tests.collector import Collector
+
+HANDED_OVER = {  # the start of processing, as one trace over both sites
+    (COMMUNE, "lienthong-routing", "apply dossier.processing-started"),
+    (PROVINCE, "lienthong-routing", "link transfer.requested"),
+    (PROVINCE, "lienthong-routing", "publish transfer.delivered"),
+    (COMMUNE, "lienthong-routing", "link transfer.delivered"),
+    (COMMUNE, "lienthong-intake", "apply transfer.delivered"),
+}
 
 
 class Pair:
-    def __init__(self, province: Up, commune: Up, line: Proxy) -> None:
-        self.province, self.commune, self.line = province, commune, line
+    def __init__(self, province: Up, commune: Up, line: Proxy, collector: Collector) -> None:
+        self.province, self.commune, self.line, self.collector = province, commune, line, collector
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("linked")
     upper, lower = bundles(folder)
-    province = Up.start(folder / "province", "--bundle", upper)
-    commune = Up.start(folder / "commune", "--bundle", lower)
+    collector = Collector()
+    province = Up.start(folder / "province", "--bundle", upper, told={"traces_url": collector.url})
+    commune = Up.start(folder / "commune", "--bundle", lower, told={"traces_url": collector.url})
     line = Proxy(bus_port(province))
     try:
         link(province, commune, folder, line.port)
         with commune.http("intake") as http:
             until(lambda: http.get(f"/v1/procedures/{PROCEDURE}").status_code == 200, "the directory has come down")
-        yield Pair(province, commune, line)
+        yield Pair(province, commune, line, collector)
     finally:
         line.mend()
         commune.stop()
         province.stop()
         line.close()
+        collector.close()
 
 
 def test_a_dossier_is_handed_over_and_its_answer_comes_back(pair: Pair) -> None:
@@ -67,6 +78,11 @@ def test_a_dossier_is_handed_over_and_its_answer_comes_back(pair: Pair) -> None:
     with pair.commune.http("intake") as http:
         until(lambda: http.get(f"/v1/dossiers/{code}").json()["state"] == 9, "the route is complete: resolved at home")
     assert states(pair.commune, code) == ["completed"]
+    across = {(COMMUNE, "lienthong-intake", "POST /v1/dossiers/{code}/start"), *HANDED_OVER}
+    until(
+        lambda: across <= pair.collector.trace_of(code, "apply dossier.processing-started").keys(),
+        f"one trace: {across}",
+    )
 
 
 def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:

@@ -448,6 +448,12 @@ def test_a_wrong_header_makes_a_record_unreadable(header: str, value: bytes | No
     assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize("header", [b"", b"x", b"\xff", b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01"])
+def test_a_malformed_trace_context_is_none_and_no_reason_to_refuse(header: bytes) -> None:
+    key, data, headers = encode(envelope(b"{}"))
+    assert decode("lienthong.dossier.v1", key, data, [*headers, ("traceparent", header)]).traceparent is None
+
+
 def test_a_record_without_a_key_is_unreadable() -> None:
     with pytest.raises(Unreadable, match="no-key"):
         decode("lienthong.dossier.v1", None, b"{}", [])
