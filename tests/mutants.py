@@ -41,10 +41,10 @@ MUTANTS = (
     ),
     Mutant(
         2, "the outbox is emptied before the bus has confirmed", "shared/store/relay.py",
-        "            await self._publish([envelope_of(row) for row in rows])\n"
+        "            await self._publish(envelopes)\n"
         '            await connection.execute(self._queries["published"], [row["position"] for row in rows])\n',
         '            await connection.execute(self._queries["published"], [row["position"] for row in rows])\n'
-        "            await self._publish([envelope_of(row) for row in rows])\n",
+        "            await self._publish(envelopes)\n",
         f"{INTEGRATION}/test_relay.py", "promise_2",
     ),
     Mutant(
