@@ -30,7 +30,7 @@ from shared.observe.reconcile import Reconciler
 from shared.observe.traces import Traces, cause_of, trace_id
 from shared.security.keys import RELOADED_WITHIN, SiteKeys, load_keys, stamp
 from shared.security.oidc import Provider
-from shared.security.tokens import Role, Tokens
+from shared.security.tokens import Principal, Role, Tokens
 from shared.settings import Settings
 from shared.store.housekeeping import Housekeeping, Wrapped
 from shared.store.inbox import Apply, Fault, Received
@@ -41,6 +41,7 @@ from shared.store.relay import PublishFailed, Relay, RelaySettings, Waker
 from shared.web.app import make_app
 from shared.web.gate import Gate
 from shared.web.ledger import envelope_from_json
+from shared.web.throttle import Throttle
 
 log = structlog.get_logger("lienthong.service")
 
@@ -78,6 +79,7 @@ class Service:
         self.source = f"/sites/{settings.site}/{name}"
         self.keys = load_keys(settings.keys_dir)
         self._keys_stamp = stamp(settings.keys_dir)
+        self.logins = Throttle(settings.login_failures, settings.login_minutes * 60)
         self.tokens = Tokens(self.keys, settings.site, self.reload_keys)
         self.metrics = Metrics(name)
         self.traces = Traces(name, settings.site, settings.traces_url)
@@ -342,6 +344,12 @@ class Service:
             if not page or len(page) < 1000:
                 return events
             after = page[-1].sequence
+
+    def token_of(self, who: Principal) -> dict[str, str]:
+        """For what a page asks of another service in the name, and with the rights, of who looks at it."""
+        token = self.tokens.issue(who.role, agency=who.agency, subtree=who.subtree, name=who.subject, hours=0.1)
+        cause = cause_of()
+        return {"Authorization": f"Bearer {token}", **({} if cause is None else {"traceparent": cause})}
 
     def service_token(self) -> dict[str, str]:
         token = self.tokens.issue(Role.SERVICE, name=self.name, hours=0.1)

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reconcile_seconds: float = Field(60.0, gt=0, description="Between two looks at the books with the owners.")
     traces_url: str = Field("", description="OTLP over HTTP, where traces go (…/v1/traces); empty: none are made.")
+    login_failures: int = Field(
+        20, ge=1, description="Failed logins at the pages from one address before it must wait."
+    )
+    login_minutes: float = Field(10, gt=0, description="How long failed logins are remembered.")
     metrics_token: SecretStr | None = Field(None, description="If set, /metrics asks for it as a bearer token.")
 
     oidc_issuer: str = Field("", description="A province's own OpenID provider, as its tokens name it; empty: none.")

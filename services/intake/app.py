@@ -15,12 +15,16 @@ from services.intake.history_api import history_routes
 from services.intake.imports import MAX_IMPORT
 from services.intake.pages import OPEN as STATIC
 from services.intake.pages import Pages, page_routes
+from services.intake.parked_pages import OPEN as PARKED
+from services.intake.parked_pages import PLAIN as PARKED_FORMS
+from services.intake.parked_pages import parked_routes
 from services.intake.petition_pages import petition_pages
 from services.intake.petitions import Petitions
 from services.intake.petitions_api import petition_routes
 from services.intake.portal_api import portal_routes
 from services.intake.public_pages import OPEN as PUBLIC
 from services.intake.public_pages import public_routes
+from services.intake.returned_pages import returned_routes
 from services.intake.session import Sessions
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
@@ -43,9 +47,9 @@ def create(settings: IntakeSettings | None = None) -> Service:
         settings,
         title="Liên Thông: intake",
         description="Receives dossiers, keeps their lifecycle and deadline, publishes dossier events.",
-        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*", *DESK, *STATIC, *PUBLIC),
+        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*", *DESK, *PARKED, *STATIC, *PUBLIC),
         large={"/v1/imports": MAX_IMPORT},
-        plain={"/v1/imports": LINES, **PLAIN, **DESK_FORMS},
+        plain={"/v1/imports": LINES, **PLAIN, **DESK_FORMS, **PARKED_FORMS},
     )
     store = Store(service)
     writer = Writer(service, store, settings.batch_limit, settings.tick_seconds)
@@ -67,6 +71,8 @@ def create(settings: IntakeSettings | None = None) -> Service:
     sessions = Sessions(service, settings, pages)
     service.app.include_router(desk_routes(service, store, writer, settings, sessions))
     service.app.include_router(petition_pages(service, petitions, sessions))
+    service.app.include_router(parked_routes(service, sessions))
+    service.app.include_router(returned_routes(service, sessions))
     service.app.include_router(portal_routes(service, store))
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)

@@ -100,7 +100,7 @@ def desk_routes(
         return await sessions.log_in(request, form.get("token", [""])[0], language(request, None))
 
     @routes.post("/desk/logout", include_in_schema=False)
-    async def log_out(request: Request, visit: Desk) -> Response:
+    async def log_out(request: Request, visit: Annotated[Visit, Depends(sessions.anybody)]) -> Response:
         sessions.check(visit, await form_of(request))
         return sessions.log_out()
 

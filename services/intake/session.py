@@ -6,11 +6,13 @@ nothing to the JSON interface, which takes bearer tokens only. A form that chang
 """
 
 import secrets
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
+from math import ceil
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -29,12 +31,14 @@ from shared.web.problem import Problem, forbidden
 COOKIE: Final = "lienthong_desk"
 LOGIN_COOKIE: Final = "lienthong_login"
 HOME: Final = "/desk"
+PARKED: Final = "/parked"
 LONGEST_TOKEN: Final = 3800
 """Bytes; browsers keep cookies of 4,096 with their name."""
 
 SESSION_HOURS: Final = 8.0
 LOGIN_SECONDS: Final = 600
 AT_DESKS: Final = frozenset({Role.DESK, Role.OFFICER, Role.LEADER, Role.AUDITOR, Role.ADMIN})
+OPERATORS: Final = frozenset({Role.OPERATOR, Role.AUDITOR, Role.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,15 @@ class Visit:
         """Whether this role takes dossiers in."""
         return self.who.role in (Role.DESK, Role.ADMIN)
 
+    @property
+    def at_desk(self) -> bool:
+        return self.who.role in AT_DESKS
+
+    @property
+    def operates(self) -> bool:
+        """Whether this role sees what is parked."""
+        return self.who.role in OPERATORS
+
     def says(self, vietnamese: str, english: str) -> str:
         return vietnamese if self.lang == "vi" else english
 
@@ -91,7 +104,18 @@ class Sessions:
         self._service, self._settings, self._pages = service, settings, pages
 
     async def visit(self, request: Request, lang: Lang = None) -> Visit:
-        """A dependency. Raises LoginNeeded, and Problem 403 for a role that has no business at a desk."""
+        """A dependency. Raises LoginNeeded, and PageRefused (403) for a role that has no business at a desk."""
+        return await self._visit(request, lang, AT_DESKS, HOME)
+
+    async def operator(self, request: Request, lang: Lang = None) -> Visit:
+        """A dependency of the operators' pages; raises as `visit` does."""
+        return await self._visit(request, lang, OPERATORS, PARKED)
+
+    async def anybody(self, request: Request, lang: Lang = None) -> Visit:
+        """A dependency of what every session may do; raises as `visit` does."""
+        return await self._visit(request, lang, AT_DESKS | OPERATORS, HOME)
+
+    async def _visit(self, request: Request, lang: Lang, roles: frozenset[Role], home: str) -> Visit:
         chosen = language(request, lang)
         principal: Principal | None = request.state.principal
         csrf = None
@@ -105,10 +129,10 @@ class Sessions:
                 ended = ("Phiên làm việc đã hết. Mời đăng nhập lại.", "The session has ended. Please log in again.")
                 raise LoginNeeded(chosen, ended[chosen == "en"]) from None
             csrf = self._csrf(token)
-        if principal.role not in AT_DESKS:
+        if principal.role not in roles:
             raise PageRefused(chosen, _no_pages(principal))
         # What a form brought forth has no address of its own.
-        return Visit(principal, chosen, csrf, address(request) if request.method == "GET" else HOME)
+        return Visit(principal, chosen, csrf, address(request) if request.method == "GET" else home)
 
     def check(self, visit: Visit, form: Mapping[str, list[str]]) -> None:
         """403 for a form that is not of this session."""
@@ -130,6 +154,10 @@ class Sessions:
         """A page that says that it may not be, or is not there."""
         words = {
             404: ("Không tìm thấy, hoặc không thuộc phạm vi của ông/bà.", "It does not exist, or is not yours to see."),
+            429: (
+                "Đăng nhập sai quá nhiều lần. Mời đợi rồi thử lại.",
+                "Too many failed logins. Please wait and try again.",
+            ),
             403: ("Vai trò hoặc phiên này không được làm việc đó.", "This role or session may not do this."),
         }.get(problem.status, ("Chưa thực hiện được.", "This did not work."))
         lang = lang if visit is None else visit.lang
@@ -142,6 +170,21 @@ class Sessions:
             visit=visit,
             message=words[lang == "en"],
         )
+
+    async def ask(self, visit: Visit, name: str, path: str, *, method: str = "GET", **given: Any) -> Any:
+        """Another service's answer to what a page asks in its visitor's name. Raises OSError that names the service when it
+        is away, PageRefused for what it refuses."""
+        url = self._service.settings.url_of(name) + path
+        try:
+            answer = await self._service.http.request(method, url, headers=self._service.token_of(visit.who), **given)
+        except httpx.HTTPError as error:
+            raise ConnectionError(name) from error
+        if answer.status_code == 503:
+            raise ConnectionError(name)
+        if answer.is_error:
+            problem = answer.json()
+            raise PageRefused(visit.lang, Problem(answer.status_code, problem["code"], problem["title"]), visit)
+        return answer.json()
 
     def agencies_of(self, visit: Visit) -> list[str]:
         """The agencies whose work this visit sees."""
@@ -164,7 +207,9 @@ class Sessions:
         )
 
     async def log_in(self, request: Request, token: str, lang: Language) -> Response:
-        """A posted token becomes a session. A form on another site's page is refused: it would log in as its maker."""
+        """A posted token becomes a session. A form on another site's page is refused: it would log in as its maker.
+        So is, for a while, an address from which too many have failed."""
+        self._throttled(request, lang)
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise PageRefused(lang, Problem(403, "foreign-form", "This form does not belong to this site."))
         try:
@@ -172,13 +217,19 @@ class Sessions:
                 raise TokenRefused("the token is too long")
             principal = await self._service.asgi.authenticate(token)
         except TokenRefused:
+            self._service.logins.fail(_address(request), time.monotonic())
             raise LoginNeeded(
                 lang,
                 "Mã này không đúng hoặc đã hết hạn." if lang == "vi" else "This token is wrong or has expired.",
             ) from None
-        if principal.role not in AT_DESKS:
+        if principal.role not in AT_DESKS | OPERATORS:
             raise PageRefused(lang, _no_pages(principal))
-        return self._with_session(request, token)
+        return self._with_session(request, token, principal)
+
+    def _throttled(self, request: Request, lang: Language) -> None:
+        if (left := self._service.logins.wait(_address(request), time.monotonic())) > 0:
+            headers = {"Retry-After": str(ceil(left))}
+            raise PageRefused(lang, Problem(429, "too-many-logins", "Too many logins have failed.", headers=headers))
 
     def log_out(self) -> Response:
         answer = RedirectResponse("/desk", 303)
@@ -218,32 +269,39 @@ class Sessions:
         failed = "Đăng nhập chưa thành công. Mời thử lại." if lang == "vi" else "The login failed. Please try again."
         if len(kept) != 3 or not code or not compare_digest(kept[0].encode(), state.encode()):
             raise LoginNeeded(lang, failed)
+        self._throttled(request, lang)
         provider = self._service.provider
         try:
             token = await provider.id_token(code, kept[2], self._callback(request))
             who = await provider.verify(token, audience=self._settings.oidc_client_id, nonce=kept[1])
         except TokenRefused:
+            self._service.logins.fail(_address(request), time.monotonic())
             raise LoginNeeded(lang, failed) from None
-        if who.role not in AT_DESKS:
+        if who.role not in AT_DESKS | OPERATORS:
             raise PageRefused(lang, _no_pages(who))
         own = self._service.tokens.issue(
             who.role, agency=who.agency, subtree=who.subtree, name=who.subject, hours=SESSION_HOURS
         )
-        answer = self._with_session(request, own)
+        answer = self._with_session(request, own, who)
         answer.delete_cookie(LOGIN_COOKIE, path="/")
         return answer
 
     def _callback(self, request: Request) -> str:
         return public_address(self._settings, request) + "/desk/callback"
 
-    def _with_session(self, request: Request, token: str) -> Response:
-        answer = RedirectResponse(HOME, 303)
+    def _with_session(self, request: Request, token: str, who: Principal) -> Response:
+        answer = RedirectResponse(HOME if who.role in AT_DESKS else PARKED, 303)
         self._keep(request, answer, COOKIE, token, None)
         return answer
 
     def _keep(self, request: Request, answer: Response, name: str, value: str, seconds: int | None) -> None:
         secure = public_address(self._settings, request).startswith("https:")
         answer.set_cookie(name, value, max_age=seconds, path="/", httponly=True, secure=secure, samesite="lax")
+
+
+def _address(request: Request) -> str:
+    """Whose failures are counted together; before a proxy the server is told whom to believe (FORWARDED_ALLOW_IPS)."""
+    return request.client.host if request.client else ""
 
 
 def _no_pages(who: Principal) -> Problem:

@@ -4,6 +4,8 @@ The cookie is the desk pages' own, so that who works there is known here; the JS
 The pages change nothing, so that their forms need no secret.
 """
 
+import time
+from math import ceil
 from typing import Final
 from urllib.parse import parse_qs, quote
 
@@ -65,11 +67,16 @@ class Visits:
             raise Problem(403, "foreign-form", "This form does not belong to this site.")
         fields = parse_qs((await request.body()).decode("utf-8", "replace"))
         token, back = fields.get("token", [""])[0].strip(), _here(fields.get("back", ["/"])[0])
+        address = request.client.host if request.client else ""
+        if (left := self._service.logins.wait(address, time.monotonic())) > 0:
+            headers = {"Retry-After": str(ceil(left))}
+            raise Problem(429, "too-many-logins", "Too many logins have failed.", headers=headers)
         try:
             if len(token) > LONGEST_TOKEN:
                 raise TokenRefused("the token is too long")
             await self._service.asgi.authenticate(token)
         except TokenRefused:
+            self._service.logins.fail(address, time.monotonic())
             raise LoginNeeded(back, "Mã này không đúng hoặc đã hết hạn.") from None
         answer = RedirectResponse(back, 303)
         secure = request.url.scheme == "https"

@@ -3,13 +3,18 @@
 import asyncio
 import getpass
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from shared.contracts.codes import uuid7
+from shared.security.keys import load_keys
+from shared.security.tokens import Role, Tokens
 from tests.acceptance.command import Up, lienthong, receipt, reconciled, running, until
 from tests.harness import BusRecord
 
@@ -147,6 +152,61 @@ def test_a_foreign_event_is_dropped_with_a_reason(site: Up) -> None:
     operate(site, code, "start")
     until_applied(site, code, 2)
     reconciled(site.data)
+
+
+def hidden(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found is not None, page
+    return unescape(found[1])
+
+
+def test_on_the_page_it_is_looked_at_tried_replayed_and_dropped_by_name(site: Up) -> None:
+    """As by the command; what an auditor sees, and may not do."""
+    healed, foreign = receive(site), receive(site)
+    for code in (healed, foreign):
+        until_applied(site, code, 1)
+        put_after(site, code, value=b'{"name": "Nguyen"}')
+        until_parked(site, code)
+    operate(site, healed, "start")
+    tokens = Tokens(load_keys(site.data / "keys"), site.ready["site"])
+    with httpx.Client(base_url=site.url("intake"), follow_redirects=True, trust_env=False, timeout=30) as web:
+        token = tokens.issue(Role.OPERATOR, name="Chị Ba trực đêm")
+        page = web.post("/desk/login", data={"token": token}).text
+        links = [unescape(link) for link in re.findall(r'href="(/parked/key\?[^"]+)"', page)]
+        of = [link for link in links if healed in link]
+        assert len(of) == len(CONSUMERS)
+        for link in of:
+            page = web.get(link).text
+            assert "not-valid" in page
+            assert "Nguy" not in page
+            form = {name: hidden(page, name) for name in ("csrf", "at", "topic", "key")}
+            tried = web.post("/parked/replay", data=form | {"dry_run": "1"}).text
+            assert "Chạy thử: sẽ áp dụng" in tried
+            assert "not-valid" in web.get(link).text  # it has changed nothing
+            assert "không còn gì bị giữ" in web.post("/parked/replay", data=form).text
+        until_applied(site, healed, 2)
+        for link in [link for link in links if foreign in link]:
+            page = web.get(link).text
+            form = {name: hidden(page, name) for name in ("csrf", "at", "topic", "key", "number")}
+            assert "Cần nêu lý do" in web.post("/parked/drop", data=form).text
+            assert "sẽ bị loại" in web.post("/parked/drop", data=form | {"reason": "lạ", "dry_run": "1"}).text
+            assert "Đã loại sự kiện lạ" in web.post("/parked/drop", data=form | {"reason": "ghi nhầm"}).text
+        page = web.get("/parked").text
+        assert page.count("Chị Ba trực đêm") >= 2 * len(CONSUMERS)  # each act has its doer
+        assert "ghi nhầm" in page
+        assert foreign not in [item["key"] for item in json.loads(listed(site))]
+    auditor = {"Authorization": f"Bearer {tokens.issue(Role.AUDITOR)}"}
+    with httpx.Client(base_url=site.url("intake"), headers=auditor, trust_env=False, timeout=30) as web:
+        assert "ghi nhầm" in web.get("/parked").text
+        refused = web.post("/parked/replay", data={"at": "stats", "topic": TOPIC, "key": healed})
+        assert refused.status_code == 403
+    reconciled(site.data)
+
+
+def listed(up: Up) -> str:
+    done = lienthong("parked", "list", "--json", data=up.data)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_an_unknown_type_or_field_parks_nothing(site: Up) -> None:

@@ -1,12 +1,16 @@
 """The desk's pages: who gets in, and a counter day without a browser."""
 
+import json
 import re
 from html import unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import httpx
 import pytest
 
 from shared.security.tokens import Role
+from shared.web.throttle import Throttle
 from tests.harness import RunningSite
 from tests.integration.intake_site import HOME, LAND, OTHER, SAME_DAY, THREE_DAYS, client, received, site, submitted
 
@@ -51,8 +55,98 @@ async def test_a_page_without_a_token_is_401_with_the_login_form(site: RunningSi
 async def test_a_bad_token_is_401_and_a_role_without_pages_403(site: RunningSite) -> None:
     answer = await browser(site).post("/desk/login", data={"token": "nonsense"})
     assert (answer.status_code, "aria-invalid" in answer.text) == (401, True)
-    token = site.services["intake"].tokens.issue(Role.OPERATOR)
+    token = site.services["intake"].tokens.issue(Role.PORTAL)
     assert (await browser(site).post("/desk/login", data={"token": token})).status_code == 403
+
+
+async def test_an_operator_stands_before_what_is_parked_and_nowhere_else(site: RunningSite) -> None:
+    web = browser(site)
+    token = site.services["intake"].tokens.issue(Role.OPERATOR, name="Trực ca")
+    answer = await web.post("/desk/login", data={"token": token})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/parked")
+    page = await web.get("/parked")
+    assert page.status_code == 200, page.text
+    assert "Trực ca" in page.text
+    assert "routing, notify, stats" in page.text  # which are not running here, and said to be away
+    assert 'href="/desk"' not in page.text
+    assert (await web.get("/desk")).status_code == 403
+    desk = await log_in(site)
+    assert (await desk.get("/parked")).status_code == 403
+    assert "/parked" not in (await desk.get("/desk")).text
+    assert (
+        await web.post("/parked/replay", data={"at": "stats", "topic": "x", "key": "y"})
+    ).status_code == 403  # no csrf
+    gone = await web.post("/desk/logout", data={"csrf": hidden(page.text, "csrf")})
+    assert gone.status_code == 303
+    assert (await web.get("/parked")).status_code == 401
+
+
+async def test_too_many_failed_logins_wait_and_others_do_not(site: RunningSite) -> None:
+    intake = site.services["intake"]
+    good = intake.tokens.issue(Role.DESK, agency=HOME)
+    logins, intake.logins = intake.logins, Throttle(3, 600)
+    try:
+        for _ in range(3):
+            assert (await browser(site).post("/desk/login", data={"token": "nonsense"})).status_code == 401
+        waits = await browser(site).post("/desk/login", data={"token": good})
+        assert waits.status_code == 429
+        assert 0 < int(waits.headers["retry-after"]) <= 600
+        assert "Đăng nhập sai quá nhiều lần" in waits.text
+        elsewhere = {"X-Forwarded-For": "203.0.113.7"}  # as a proxy on this machine says it
+        assert (await browser(site).post("/desk/login", data={"token": good}, headers=elsewhere)).status_code == 303
+    finally:
+        intake.logins = logins
+
+
+async def test_what_the_post_brought_back_is_a_task_until_the_desk_has_dealt_with_it(site: RunningSite) -> None:
+    """Notify is asked and told in the name of who stands there."""
+    intake = site.services["intake"]
+    order, told = "01939ca0-0000-7000-8000-000000000001", list[tuple[str, str, object]]()
+    task = {"id": order, "dossier": "H55.242-261126-0001", "agency": HOME, "kind": "deliver", "carrier": "file"}
+
+    class Notify(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            who = intake.tokens.verify(self.headers["authorization"].removeprefix("Bearer "))
+            told.append((who.subject, self.path, None))
+            came_back = {"reason": "vắng nhà", "returned_at": "2026-11-26T08:00:00+07:00"}
+            self._answer({"items": [] if any(body for _, _, body in told) else [task | came_back]})
+
+        def do_POST(self) -> None:
+            who = intake.tokens.verify(self.headers["authorization"].removeprefix("Bearer "))
+            told.append((who.subject, self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+            self._answer({"id": order})
+
+        def _answer(self, value: object) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    web = await log_in(site)
+    assert "chưa trả lời" in (await web.get("/desk/returned")).text  # notify is away
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Notify)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url, intake.settings.notify_url = intake.settings.notify_url, f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        page = (await web.get("/desk/returned")).text
+        assert "vắng nhà" in page
+        secret = {"csrf": hidden(page, "csrf")}
+        empty = await web.post(f"/desk/returned/{order}", data=secret)
+        assert "Cần điền mục này." in empty.text
+        assert (await web.post(f"/desk/returned/{order}", data={"note": "đã gọi"})).status_code == 403
+        done = await web.post(f"/desk/returned/{order}", data=secret | {"note": "đã gọi điện"})
+        assert done.status_code == 303
+        assert "Không có bưu gửi nào" in (await web.get("/desk/returned")).text
+    finally:
+        intake.settings.notify_url = url
+        server.shutdown()
+        server.server_close()
+    assert {who for who, _, _ in told} == {f"desk@{HOME}"}
+    assert (f"/v1/postal-orders/{order}/handled", {"note": "đã gọi điện"}) in [(path, body) for _, path, body in told]
 
 
 async def test_the_session_cookie_is_the_browsers_alone_and_means_nothing_to_the_interface(site: RunningSite) -> None:

@@ -122,5 +122,5 @@ async def test_what_does_not_belong_to_this_login_is_401(
 
 async def test_a_role_without_pages_is_told_so(site: RunningSite, sso: Sso) -> None:
     web = await started(site, sso)
-    sso.claims = {"role": "operator"}
+    sso.claims = {"role": "portal"}
     assert (await back(web, code="good", state=sso.asked["state"])).status_code == 403
