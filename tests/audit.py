@@ -1,8 +1,9 @@
 """`make audit`: known faults of what we depend on. No network, no answer: that is said, and is no failure.
 
-python -m tests.audit
+python -m tests.audit        (AUDIT_SECONDS: how long the answer may take)
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,13 +30,18 @@ def verdict(status: int, output: str) -> tuple[int, str]:
 
 
 def main() -> int:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "pip_audit", "--progress-spinner=off", "--disable-pip", "--require-hashes", "--timeout=10",
-            "-r", "requirements.txt",
-        ],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    seconds = float(os.environ.get("AUDIT_SECONDS", "600"))
+    try:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "pip_audit", "--progress-spinner=off", "--disable-pip", "--require-hashes",
+                "--timeout=10", "-r", "requirements.txt",
+            ],
+            cwd=ROOT, capture_output=True, text=True, timeout=seconds,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        print(f"not run: no answer within {seconds:.0f} s.")
+        return 0
     status, said = verdict(done.returncode, done.stdout + done.stderr)
     print(done.stdout.strip() if status else "", said, sep="\n" if status else "")
     return status

@@ -463,7 +463,8 @@ class Sender:
             elif content is not None:
                 contents[row["id"]] = content
         at = _now().astimezone(LOCAL_ZONE).isoformat(timespec="milliseconds")
-        call = gateway.health.begin(loop.time())
+        began = loop.time()
+        call = gateway.health.begin(began)
         failed = False
         async with gateway.writing:
             again = [row["id"] for row in rows if row["bound"]]
@@ -480,6 +481,7 @@ class Sender:
                 failed = True
                 there = await asyncio.to_thread(file.written, list(contents), start)
         gateway.health.end(call, loop.time(), failed=failed)
+        self._service.metrics.observe(SEND_SECONDS, loop.time() - began, gateway.entry.name)
         for row in rows:
             if row["id"] in never:
                 self._end(row, gateway, never[row["id"]])

@@ -165,7 +165,7 @@ def test_on_the_page_it_is_looked_at_tried_replayed_and_dropped_by_name(site: Up
     healed, foreign = receive(site), receive(site)
     for code in (healed, foreign):
         until_applied(site, code, 1)
-        put_after(site, code, value=b'{"name": "Nguyen"}')
+        put_after(site, code, value=b'{"name": "Bich Ngoc Lan"}')
         until_parked(site, code)
     operate(site, healed, "start")
     tokens = Tokens(load_keys(site.data / "keys"), site.ready["site"])
@@ -178,7 +178,7 @@ def test_on_the_page_it_is_looked_at_tried_replayed_and_dropped_by_name(site: Up
         for link in of:
             page = web.get(link).text
             assert "not-valid" in page
-            assert "Nguy" not in page
+            assert "Bich" not in page
             form = {name: hidden(page, name) for name in ("csrf", "at", "topic", "key")}
             tried = web.post("/parked/replay", data=form | {"dry_run": "1"}).text
             assert "Chạy thử: sẽ áp dụng" in tried

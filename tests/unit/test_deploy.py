@@ -16,6 +16,7 @@ import yaml
 from deploy.cli.doctor import known_names
 from deploy.cli.main import app
 from deploy.kafka.plan import access
+from deploy.prometheus.as_kubernetes import WRITTEN, written
 from deploy.site import create
 from deploy.state import BASE_PORT, SERVICES
 
@@ -168,6 +169,17 @@ def test_the_operators_resources_keep_the_promises() -> None:
     # Promise 1 across a failover.
     assert database["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
     assert of("PodMonitor")[0]["spec"]["podMetricsEndpoints"][0]["path"] == "/metrics"
+
+
+def test_the_alerts_of_kubernetes_are_the_rules_that_are_tested() -> None:
+    """And the job that they ask for is the one that the monitor gives its samples."""
+    assert WRITTEN.read_text(encoding="utf-8") == written(), "make alerts"
+    [rule] = of("PrometheusRule")
+    rules = rule["spec"]["groups"][0]["rules"]
+    assert len(rules) > 15
+    assert all({"alert", "expr", "for", "labels", "annotations"} == set(each) for each in rules)
+    [monitor] = of("PodMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"][monitor["spec"]["jobLabel"]] == "lienthong"
 
 
 def test_nobody_reaches_anything_by_default() -> None:
