@@ -15,7 +15,7 @@ import typer
 
 from deploy.cli.console import complain, err, print_json, progress, say
 from deploy.cli.errors import CommandFailed
-from deploy.cli.lines import Chunk, chunks_of, digest_of, flat, write_refused
+from deploy.cli.lines import Chunk, chunks_of, digest_of, flat, whole_dossiers_of, write_refused
 from deploy.cli.options import AsJson, Data, DryRun
 from deploy.cli.site import ServiceAway, SiteClient, answered, find_site
 
@@ -140,7 +140,8 @@ async def send(
     tally = memory.tally
     if tally.sent:
         err.print(f"{job.file.name}: going on after line {tally.sent}.")
-    for chunk in _after(chunks_of(job.file), tally.sent):
+    chunks = whole_dossiers_of(job.file) if job.dry_run else _after(chunks_of(job.file), tally.sent)
+    for chunk in chunks:
         refused = []
         for answer in await _send_chunk(client, job, chunk):
             status = answer["status"]
@@ -247,7 +248,7 @@ class Memory:
     def refused(self) -> list[dict[str, str]]:
         """All refused rows, in the file's order."""
         if self._path is None or self._length == 0:
-            return self._unsaved
+            return sorted(self._unsaved, key=lambda row: int(row["line"]))  # a dry run goes by dossier
         return [orjson.loads(row) for row in self._refused_path.read_bytes()[: self._length].splitlines()]
 
     def forget(self) -> None:

@@ -8,9 +8,14 @@ import csv
 import gzip
 import io
 import re
+import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +74,40 @@ def chunks_of(file: Path) -> Iterator[Chunk]:
         size += len(line) + 1
     if lines:
         yield Chunk(numbers, lines)
+
+
+def whole_dossiers_of(file: Path) -> Iterator[Chunk]:
+    """The same lines with those of one `ref` in one chunk, in their order: what is decided without being stored is known
+    to the lines of the same request alone. They are sorted on disk. Raises CommandFailed, OSError."""
+    with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "lines")) as sorting:
+        sorting.execute("CREATE TABLE line (ref TEXT, place INTEGER PRIMARY KEY, number, content BLOB)")
+        sorting.executemany(
+            "INSERT INTO line (ref, number, content) VALUES (?, ?, ?)",
+            ((_ref(line), number, line) for number, line in _numbered(file)),
+        )
+        # A line whose ref cannot be read belongs to no other.
+        rows = sorting.execute("SELECT coalesce(ref, place), number, content FROM line ORDER BY ref, place")
+        numbers, lines, size = list[int](), list[bytes](), 0
+        for _, dossier in groupby(rows, key=itemgetter(0)):
+            own = [(number, content) for _, number, content in dossier]
+            more = sum(len(content) + 1 for _, content in own)
+            if lines and (len(lines) + len(own) > MAX_LINES or size + more > MAX_BYTES):
+                yield Chunk(numbers, lines)
+                numbers, lines, size = [], [], 0
+            numbers += [number for number, _ in own]
+            lines += [content for _, content in own]
+            size += more
+        if lines:
+            yield Chunk(numbers, lines)
+
+
+def _ref(line: bytes) -> str | None:
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    ref = found.get("ref") if isinstance(found, dict) else None
+    return ref if isinstance(ref, str) else None
 
 
 def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:

@@ -2,7 +2,8 @@
 
 A row becomes the lines that it tells of: the receipt, and the result, its return, a stop or a refusal when the register has
 their days. What a register does not say has the value that nearly every one means: at the counter, by a citizen, collected
-at the counter. A day without a time (ours): received at 07:30, everything else at 17:00, the usual opening and closing.
+at the counter. A day without a time (ours): received at 07:30, everything else at 17:00, the usual opening and closing, but never
+so that it lies on the wrong side of another act of that day whose time the register has.
 """
 
 import re
@@ -139,6 +140,7 @@ def lines_of(row: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     if not given:
         return
     said = _DEFAULTS | {name: _value(name, cell) for name, cell in given.items()}
+    said |= _in_order(given, said)
     ref = given.get("code", "")
     receipt: dict[str, Any] = {"op": "receive", "ref": ref} | {name: said[name] for name in _RECEIPT if name in said}
     if ref:
@@ -173,6 +175,24 @@ def lines_of(row: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         yield {"op": "resolution", "ref": ref, "at": resolved, "result": said.get("result", "granted")}
     if "returned_at" in said:
         yield {"op": "return", "ref": ref, "at": said["returned_at"], "by": said["return_by"]}
+
+
+_ACTS: Final = ("submitted_at", "received_at", "refused_at", "stopped_at", "resolved_at", "returned_at")
+"""In the order in which they happen."""
+
+
+def _in_order(given: Mapping[str, str], said: Mapping[str, str]) -> dict[str, str]:
+    """The instants of a row; one whose time was assumed gives way to the others of its day."""
+    found = {name: said[name] for name in _ACTS if name in said and said[name] != given[name]}
+    assumed = [name for name in found if ":" not in given[name] and "g" not in given[name] and "h" not in given[name]]
+    order = list(found)
+    for name, before in zip(order[1:], order, strict=False):
+        if name in assumed and found[name][:10] == found[before][:10]:
+            found[name] = max(found[name], found[before])
+    for name, after in zip(order[-2::-1], order[:0:-1], strict=True):
+        if name in assumed and found[name][:10] == found[after][:10]:
+            found[name] = min(found[name], found[after])
+    return found
 
 
 def _plain(header: str) -> str:

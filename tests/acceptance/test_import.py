@@ -109,6 +109,74 @@ def test_refused_lines_are_corrected_in_their_report_and_sent_again(up: Up, tmp_
     assert (again["applied"], again["refused"]) == (2, 0)
 
 
+REGISTER = (
+    "STT;Mã hồ sơ;Mã thủ tục;Tên thủ tục;Đơn vị tiếp nhận;Hình thức nộp;Họ và tên;Số điện thoại;Ngày tiếp nhận;"
+    "Ngày hẹn trả;Ngày có kết quả;Ngày trả kết quả;Ghi chú\n"
+    "1;H55.242-250806-0101;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Trực tiếp;Lò Thị Sáu;0912 345 601;"
+    "06/08/2025 09:30;11/08/2025;08/08/2025;08/08/2025 16:10;\n"
+    "2;H55.242-250806-0102;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Bưu chính công ích;Lò Văn Bảy;12;"
+    "06/08/2025 10:00;11/08/2025;12/08/2025;13/08/2025;gọi lại\n"
+    "3;H55.242-250807-0103;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Trực tiếp;Lò Thị Tám;;"
+    "07/08/2025;12/08/2025;;;\n"
+    "4;H55.242-250832-0104;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Trực tiếp;Lò Thị Chín;;"
+    "07/08/2025;12/08/2025;;;\n"
+)
+"""A one-stop register as a spreadsheet in Vietnam writes it; the second row's number and the fourth's code are wrong."""
+
+
+def test_a_one_stop_register_comes_in_as_it_is_and_its_refused_rows_after_correction(up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "so-theo-doi.csv.gz"
+    file.write_bytes(gzip.compress(REGISTER.encode("utf-8-sig")))
+    lines, wrong = 8, 4  # a receipt, a result and its return where the register has them
+    dry = imported(file, "--mode", "history", "--dry-run", data=up.data)
+    assert (dry["applied"], dry["refused"]) == (lines - wrong, wrong)
+    with up.http("intake") as http:
+        assert http.get("/v1/dossiers", params={"q": "H55.242-250806-0101"}).json()["items"] == []
+
+    tally = imported(file, "--mode", "history", data=up.data)
+    assert (tally["lines"], tally["applied"], tally["refused"]) == (lines, lines - wrong, wrong)
+    report = Path(tally["report"])
+    with report.open(encoding="utf-8", newline="") as stream:
+        refused = list(csv.DictReader(stream))
+    assert [(row["line"], row["pointer"]) for row in refused[:1] + refused[-1:]] == [
+        ("3", "/applicant/phone"),
+        ("5", "/code"),
+    ]
+    assert {row["line"] for row in refused} == {"3", "5"}
+    for row in refused:
+        if row["applicant.phone"] == "12":
+            row["applicant.phone"] = "0912 345 602"
+        if row["line"] == "5":
+            row["code"] = row["ref"] = "H55.242-250807-0104"
+    with report.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, dict.fromkeys(name for row in refused for name in row))
+        writer.writeheader()
+        writer.writerows(refused)
+    again = imported(report, "--mode", "history", data=up.data)
+    assert (again["applied"], again["refused"]) == (wrong, 0)
+    whole = imported(file, "--mode", "history", data=up.data)
+    assert (whole["applied"], whole["duplicate"], whole["refused"]) == (0, lines - 2, 2)  # the two receipts stay wrong
+
+    with up.http("intake") as http:
+        found = {
+            f"{n}": http.get(f"/v1/dossiers/H55.242-25080{n}").json() for n in ("6-0101", "6-0102", "7-0103", "7-0104")
+        }
+    assert {name: one["state"] for name, one in found.items()} == {"6-0101": 10, "6-0102": 10, "7-0103": 2, "7-0104": 2}
+    first, second = found["6-0101"], found["6-0102"]
+    assert (first["received_at"], first["due_at"]) == ("2025-08-06T09:30:00+07:00", "2025-08-11T17:00:00+07:00")
+    assert (second["channel"], second["applicant"]["phone"]) == ("postal", "+84912345602")
+    assert second["ended_at"] > second["due_at"]  # late, as the register says
+
+
+def test_a_dry_run_of_a_long_register_knows_its_dossiers_throughout(up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "by-time.ndjson"
+    count = 5100 // 3  # the chunks of an import would part receipts from results
+    lines = sorted(write_register(file, count), key=lambda line: ("receive", "start", "resolution").index(line["op"]))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    dry = imported(file, "--mode", "history", "--dry-run", data=up.data)
+    assert (dry["lines"], dry["applied"]) == (len(lines), len(lines))
+
+
 def test_what_is_no_file_is_told_in_a_sentence(up: Up, tmp_path: Path) -> None:
     done = lienthong("import", tmp_path / "none.ndjson", data=up.data)
     assert done.returncode == 1

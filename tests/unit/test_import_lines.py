@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.cli import lines
 from deploy.cli.errors import CommandFailed
-from deploy.cli.lines import chunks_of, flat, line_of_row, write_refused
+from deploy.cli.lines import chunks_of, flat, line_of_row, whole_dossiers_of, write_refused
 
 LINES = [orjson.dumps({"op": "start", "ref": str(number)}) for number in range(12)]
 
@@ -28,6 +28,22 @@ def test_chunks_hold_every_line_once_and_know_its_number(tmp_path: Path, monkeyp
     chunks = list(chunks_of(file))
     assert [(chunk.first, len(chunk.lines)) for chunk in chunks] == [(1, 5), (6, 5), (11, 2)]
     assert all_lines(file) == LINES
+
+
+def test_whole_dossiers_stay_together_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINES", 5)
+    file = tmp_path / "register.ndjson"
+    mixed = [*LINES[:4], b"{", b"", *LINES[:4], orjson.dumps({"op": "start"}), *LINES[:3]]
+    file.write_bytes(b"\n".join(mixed) + b"\n")
+    chunks = list(whole_dossiers_of(file))
+    assert max(len(chunk.lines) for chunk in chunks) <= 5
+    sent = [pair for chunk in chunks for pair in zip(chunk.numbers, chunk.lines, strict=True)]
+    assert sorted(sent) == list(enumerate(mixed, 1))
+    for ref in range(4):
+        at = [index for index, chunk in enumerate(chunks) if LINES[ref] in chunk.lines]
+        assert len(at) == 1
+        numbers = [number for number, line in sent if line == LINES[ref]]
+        assert numbers == sorted(numbers)
 
 
 def test_a_chunk_stays_below_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,3 +99,20 @@ def test_an_unknown_header_refuses_the_register_by_its_name(tmp_path: Path) -> N
 
 def test_an_empty_row_tells_of_nothing(tmp_path: Path) -> None:
     assert lines(tmp_path, ";" * 12) == []
+
+
+@pytest.mark.parametrize(
+    ("received", "resolved", "returned", "expected"),
+    [
+        ("06/08/2025 09:30", "08/08/2025", "08/08/2025 16:10", ("09:30", "16:10", "16:10")),
+        ("06/08/2025 17:20", "06/08/2025", "06/08/2025", ("17:20", "17:20", "17:20")),
+        ("06/08/2025", "06/08/2025 07:10", "07/08/2025", ("07:10", "07:10", "17:00")),
+        ("06/08/2025", "07/08/2025", "08/08/2025", ("07:30", "17:00", "17:00")),
+    ],
+)
+def test_a_time_that_was_assumed_gives_way_to_those_of_its_day(
+    tmp_path: Path, received: str, resolved: str, returned: str, expected: tuple[str, ...]
+) -> None:
+    row = f"1;H55.242-250806-0001;1.001193;;H55.242;;Nguyễn Thị Bưởi;;{received};;{resolved};{returned};"
+    found = [line.get("received_at") or line["at"] for _, line in lines(tmp_path, row)]
+    assert tuple(at[11:16] for at in found) == expected
