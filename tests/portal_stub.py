@@ -4,8 +4,12 @@ It stands for the national portal's side of `services/intake/portal.py`: one add
 each answer. What breaks the protocol is in `complaints`, whoever asks last: a test expects none.
 """
 
+import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 import orjson
@@ -13,6 +17,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from deploy.serving import HttpServer, listen
 
 RECORD = frozenset(
     [
@@ -141,3 +147,18 @@ class Portal:
         for name in TIMES:
             if name in fields and not _TIME.fullmatch(fields[name]):
                 self.complaints.append(f"{code}: {name} is {fields[name]}")
+
+
+@contextmanager
+def serving(portal: Portal) -> Iterator[str]:
+    """The portal over HTTP in a thread of its own, for tests that have no loop; its address."""
+    listener = listen("portal", "127.0.0.1", 0)
+    server = HttpServer(portal.app(), listener)
+    thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/sync"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
