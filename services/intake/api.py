@@ -161,7 +161,8 @@ def routes(service: Service, store: Store, writer: Writer, settings: IntakeSetti
         q: Annotated[str | None, Query(max_length=200)] = None,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
-        """Dossiers by receiving agency, state, overdue now, or a part of their code."""
+        """Dossiers by receiving agency, state, overdue now, or a part of their code: its beginning, its agency, its day and
+        what follows, its number."""
         directory = service.directory.current
         scope = scope_of(who, directory)
         sender = who.subject if who.role is Role.PORTAL else None

@@ -369,6 +369,20 @@ def desk_routes(
         )
         return found
 
+    async def applicants_of(
+        connection: Connection, visit: Visit, dossiers: Sequence[Dossier]
+    ) -> dict[str, dict[str, Any]]:
+        """The same for many dossiers, by contact_ref."""
+        if not sees_personal_data(visit.who):
+            return {}
+        named = [dossier for dossier in dossiers if dossier.contact_ref is not None]
+        found = await store.contacts(connection, {str(dossier.contact_ref) for dossier in named})
+        await connection.executemany(
+            service.store_queries["access_put"],
+            [(visit.subject, visit.role, dossier.code, "applicant") for dossier in named],
+        )
+        return found
+
     @routes.post("/desk/dossiers/{code}/{operation}", include_in_schema=False)
     async def act(request: Request, visit: Desk, code: str, operation: str) -> Response:
         form = await form_of(request)
@@ -479,7 +493,8 @@ def desk_routes(
         before = datetime.combine(min(last, date(9998, 12, 31)) + timedelta(days=1), time(), LOCAL_ZONE)
         async with service.pool.acquire() as connection:
             found = await store.register_of(connection, [chosen], (after, ""), before, REGISTER_PAGE + 1)
-            rows = [(dossier, await applicant_of(connection, visit, dossier)) for dossier in found[:REGISTER_PAGE]]
+            people = await applicants_of(connection, visit, found[:REGISTER_PAGE])
+        rows = [(dossier, people.get(dossier.contact_ref or "")) for dossier in found[:REGISTER_PAGE]]
         made = paper.register(rows, chosen, first, last, directory, now)
         if pdf:
             return _pdf(await printing.pdf(made), f"so-theo-doi-{chosen}-{first}-{last}")

@@ -91,6 +91,9 @@ WHERE person_hash = ANY ($1::text[]) OR contact_ref = ANY ($2::text[]) ORDER BY 
 -- name: contact
 SELECT contact_ref, nonce, ciphertext, wrapped FROM intake.contact WHERE contact_ref = $1
 
+-- name: contacts
+SELECT contact_ref, nonce, ciphertext, wrapped FROM intake.contact WHERE contact_ref = ANY ($1::text[])
+
 -- name: contact_keys
 SELECT contact_ref, wrapped FROM intake.contact WHERE contact_ref = ANY ($1::text[]) AND wrapped IS NOT NULL
 
@@ -172,6 +175,72 @@ WHERE sender = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR agency = $7)
 ORDER BY code LIMIT $6
+
+-- name: begun_site
+-- By code, those that lie in some ranges of codes ($1 to $2), as far as the scope $7 and the receiving agency $8 go. After $3.
+SELECT DISTINCT found.* FROM unnest($1::text[], $2::text[]) AS begun (low, high) CROSS JOIN LATERAL (
+    SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+    FROM intake.listed d
+    WHERE code >= begun.low AND code < begun.high AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+        AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5)
+        AND ($7::text[] IS NULL OR agency = ANY ($7) OR deciding_agency = ANY ($7)) AND ($8::text IS NULL OR agency = $8)
+    ORDER BY code LIMIT $6) AS found
+ORDER BY code LIMIT $6
+
+-- name: begun_own
+-- The same for a few agencies $7, each through its own indexes; $8: only what they received.
+SELECT DISTINCT found.* FROM unnest($7::text[]) AS own (agency) CROSS JOIN unnest($1::text[], $2::text[]) AS begun (low, high)
+CROSS JOIN LATERAL (
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
+     WHERE d.agency = own.agency AND code >= begun.low AND code < begun.high AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+        AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5)
+     ORDER BY code LIMIT $6)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
+     WHERE NOT $8::boolean AND d.deciding_agency = own.agency AND d.deciding_agency <> d.agency
+        AND code >= begun.low AND code < begun.high AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+        AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5)
+     ORDER BY code LIMIT $6)) AS found
+ORDER BY code LIMIT $6
+
+-- name: begun_sent
+-- The same for what one portal sent ($7), to one agency ($8).
+SELECT DISTINCT found.* FROM unnest($1::text[], $2::text[]) AS begun (low, high) CROSS JOIN LATERAL (
+    SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
+    FROM intake.dossier d
+    WHERE sender = $7 AND code >= begun.low AND code < begun.high AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+        AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5) AND ($8::text IS NULL OR agency = $8)
+    ORDER BY code LIMIT $6) AS found
+ORDER BY code LIMIT $6
+
+-- name: numbered_site
+-- By code, those with the number $1, as far as the scope $6 and the receiving agency $7 go. After $2.
+SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+FROM intake.listed
+WHERE split_part(code, '-', 3) = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6)) AND ($7::text IS NULL OR agency = $7)
+ORDER BY code LIMIT $5
+
+-- name: numbered_own
+-- The same for a few agencies $6: of their own codes ($7 to $8 for each), and of what they decide for others ($9: not these).
+SELECT DISTINCT found.* FROM unnest($6::text[], $7::text[], $8::text[]) AS own (agency, low, high) CROSS JOIN LATERAL (
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
+     WHERE split_part(code, '-', 3) = $1 AND code >= own.low AND code < own.high AND d.agency = own.agency AND code > $2
+        AND ($3::smallint IS NULL OR state = $3)
+        AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
+     WHERE NOT $9::boolean AND d.deciding_agency = own.agency AND d.deciding_agency <> d.agency
+        AND split_part(code, '-', 3) = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+        AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+     ORDER BY code LIMIT $5)) AS found
+ORDER BY code LIMIT $5
 
 -- name: work
 -- The open dossiers of some agencies by due date: after ($2, $3) and before $4; $5: only those whose clock runs.

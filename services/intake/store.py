@@ -6,6 +6,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from services.intake import looking
 from services.intake.dossier import Dossier, Past, from_json, to_json
 from shared.contracts import events as ev
 from shared.contracts.codes import uuid7
@@ -157,8 +158,12 @@ class Store:
         limit: int,
     ) -> list[Any]:
         """Dossiers by code, each shape of the question through the statement whose indexes answer it."""
-        pattern = None if part is None else f"{part}%" if part[0].isalpha() else f"%{part}%"
         agencies = None if scope is None else sorted(scope)
+        if part is not None and not part[0].isalpha():
+            return await self._with_part(
+                connection, part, agencies, sender, agency, (cursor or "", state, overdue, limit), limit
+            )
+        pattern = None if part is None else f"{part}%"
         filters = (cursor or "", state, overdue, pattern, limit)
         if sender is not None:
             return await self.planned(connection, "listed_sent", sender, *filters, agency)
@@ -167,6 +172,44 @@ class Store:
         if agencies is not None and len(agencies) <= FEW_AGENCIES:
             return await self.planned(connection, "listed_own", agencies, *filters)
         return await self.planned(connection, "listed_site", agencies, *filters)
+
+    async def _with_part(
+        self,
+        connection: Connection,
+        part: str,
+        scope: list[str] | None,
+        sender: str | None,
+        agency: str | None,
+        filters: tuple[str, int | None, bool | None, int],
+        limit: int,
+    ) -> list[Any]:
+        """Dossiers whose code has this part, by code (looking.py). A portal's are not looked for by number."""
+        own = scope if agency is None else [agency] if scope is None or agency in scope else None
+        few = own is not None and len(own) <= looking.AT_ONCE
+        found: list[Any] = []
+        places = looking.ranges(part, self._service.directory.current.agencies)
+        for first in range(0, len(places), looking.AT_ONCE):
+            some = places[first : first + looking.AT_ONCE]
+            if few and sender is None:
+                some = places  # each of these is one look into an agency's index
+            borders = ([low for low, _ in some], [high for _, high in some])
+            if sender is not None:
+                found += await self.planned(connection, "begun_sent", *borders, *filters, sender, agency)
+            elif few:
+                found += await self.planned(connection, "begun_own", *borders, *filters, own, agency is not None)
+            else:
+                found += await self.planned(connection, "begun_site", *borders, *filters, scope, agency)
+            if len(found) >= limit or some is places:
+                break
+        if sender is None and (number := looking.number(part)) is not None:
+            if few and own is not None:
+                codes = [looking.beginning(f"{each}-") for each in own]
+                columns = (own, [low for low, _ in codes], [high for _, high in codes], agency is not None)
+                found += await self.planned(connection, "numbered_own", number, *filters, *columns)
+            else:
+                found += await self.planned(connection, "numbered_site", number, *filters, scope, agency)
+        unique = {row["code"]: row for row in found}
+        return [unique[code] for code in sorted(unique)][:limit]
 
     async def work(
         self,
@@ -261,6 +304,12 @@ class Store:
     async def contact(self, connection: Connection, contact_ref: str) -> dict[str, Any] | None:
         row = await connection.fetchrow(self.queries["contact"], contact_ref)
         return None if row is None else self.open_contact(row)
+
+    async def contacts(self, connection: Connection, refs: Collection[str]) -> dict[str, dict[str, Any]]:
+        """The people behind these contact_refs; who was erased is not among them."""
+        rows = await connection.fetch(self.queries["contacts"], sorted(refs))
+        opened = {row["contact_ref"]: self.open_contact(row) for row in rows}
+        return {ref: person for ref, person in opened.items() if person is not None}
 
     async def erase(self, connection: Connection, contact_ref: str, now: datetime, who: str) -> int | None:
         """Destroys a person's data and key here and in the log, and says so on the bus. The tombstone's sequence; None when

@@ -811,6 +811,51 @@ async def test_bad_queries(admin: httpx.AsyncClient, query: str) -> None:
     refused(answer, 422, answer.json()["code"])
 
 
+async def test_a_dossier_is_found_by_every_part_of_its_code(site: RunningSite, admin: httpx.AsyncClient) -> None:
+    mine = (await received(admin, receiving_agency="H55.241"))["code"]
+    other = (await received(admin, receiving_agency="H55.241", deciding_agency="H55.24"))["code"]
+    agency, day, number = mine.split("-")
+    land = client(site, Role.OFFICER, "H55.24")
+    leader = client(site, Role.LEADER, "H55", subtree=True)
+    few, many = client(site, Role.DESK, agency), client(site, Role.DESK, "H55", subtree=True)
+
+    async def found(who: httpx.AsyncClient, q: str, **more: str) -> list[str]:
+        codes: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = (await who.get("/v1/dossiers", params={"q": q, **more, **cursor})).json()
+            codes += [item["code"] for item in page["items"]]
+            if page["next_cursor"] is None:
+                assert codes == sorted(set(codes))
+                return codes
+            cursor = {"cursor": page["next_cursor"]}
+
+    for q in (
+        mine,
+        mine[:-1],
+        agency,
+        f"{agency}-{day[:2]}",
+        day,
+        f"{day}-{number}",
+        number,
+        number.lstrip("0"),
+        "241",
+        f"241-{day}",
+    ):
+        for who in (admin, leader, many, few):
+            assert mine in await found(who, q), q
+            assert mine in await found(who, q, agency=agency), q
+        assert mine not in await found(client(site, Role.DESK, "H55.201"), q)
+        assert mine not in await found(land, q)
+    _, _, last = other.split("-")
+    for q in (other, day, f"{day}-{last}", last, "241"):
+        assert other in await found(land, q), q
+    assert await found(admin, "999999") == await found(few, "999999") == []
+    assert mine not in await found(admin, number, agency="H55.201")
+    assert mine in await found(admin, day, state="2")
+    assert mine not in await found(admin, day, state="9")
+
+
 async def test_lists_by_state_and_overdue(site: RunningSite, admin: httpx.AsyncClient) -> None:
     agency = "H55.218"
     late = (await received(admin, receiving_agency=agency, received_at="2026-03-02T08:00:00+07:00"))["code"]

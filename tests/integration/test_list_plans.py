@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from services.intake import looking
 from services.intake.petitions import Petitions
 from services.intake.store import Store
 from shared.store.queries import Queries
@@ -84,6 +85,14 @@ def rows_read(plan: dict[str, Any]) -> int:
     return read
 
 
+def ranges_of(part: str, most: int = 10_000) -> tuple[list[str], list[str]]:
+    """The ranges of codes that are asked for with one statement, on a site of these agencies."""
+    found = looking.ranges(part, [f"H55.{number}" for number in range(100)])[:most]
+    return [low for low, _ in found], [high for _, high in found]
+
+
+OWN_CODES: Final = ([HOME, "H55.42"], [f"{HOME}-", "H55.42-"], [f"{HOME}.", "H55.42."])
+
 LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "a desk's open dossiers": ("work", ([HOME], FIRST, "", NEVER, False, LIMIT)),
     "its overdue ones": ("work", ([HOME], FIRST, "", NOW, True, LIMIT)),
@@ -106,6 +115,16 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "the whole site": ("listed_site", (None, "", None, None, None, LIMIT)),
     "the whole site, a later page": ("listed_site", (None, "H55.50", None, None, None, LIMIT)),
     "the whole site, codes that begin so": ("listed_site", (None, "", None, None, "H55.7-1905%", LIMIT)),
+    "a day, a few agencies": ("begun_own", (*ranges_of("200101"), "", None, None, LIMIT, [HOME, "H55.8"], False)),
+    "a year, a few agencies": ("begun_own", (*ranges_of("20"), "", None, None, LIMIT, [HOME, "H55.8"], False)),
+    "a day and number, an agency": ("begun_own", (*ranges_of("200101-0"), "", None, None, LIMIT, [HOME], True)),
+    "a year, the whole site": ("begun_site", (*ranges_of("20", 9), "", None, None, LIMIT, None, None)),
+    "a day, the whole site": ("begun_site", (*ranges_of("200101", 9), "", None, None, LIMIT, None, None)),
+    "a part of an agency": ("begun_site", (*ranges_of("55.7", 9), "", None, None, LIMIT, None, None)),
+    "a day, what a portal sent": ("begun_sent", (*ranges_of("200101", 9), "", None, None, LIMIT, "portal", None)),
+    "a number, the whole site": ("numbered_site", ("0042", "", None, None, LIMIT, None, None)),
+    "a number, the whole site, a later page": ("numbered_site", ("0042", "H55.50", None, None, LIMIT, None, None)),
+    "a number, a few agencies": ("numbered_own", ("0042", "", None, None, LIMIT, *OWN_CODES, False)),
     "a lower site's agency": ("listed_receiving", ("H55.172", "", None, None, None, LIMIT, None)),
     "a lower site's agency, one state": ("listed_own", (["H55.172"], "", 4, None, None, LIMIT)),
     "a lower site's agency, overdue": ("listed_own", (["H55.172"], "", None, True, None, LIMIT)),
