@@ -77,9 +77,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))
     service.run_always("writer", writer.run)
     service.run_always("ticks", writer.raise_due)
-    attachments = Attachments(
-        service, store, settings.attachment_roots, settings.attachment_mb, settings.attachment_seconds
-    )
+    attachments = Attachments(service, store, settings)
     service.run_always("attachments", attachments.run)
     portals = Connector(
         service,

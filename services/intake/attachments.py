@@ -8,16 +8,19 @@ ask another address; redirects are not followed. It is done beside: no request w
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import httpx
 
 from services.intake.dossier import Dossier
+from services.intake.s3 import encoded, signed
+from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from shared.contracts import events as ev
 from shared.service import Service
@@ -25,6 +28,7 @@ from shared.service import Service
 State = Literal["waiting", "whole", "differs", "missing", "not-allowed", "too-large", "no-digest"]
 _DIGEST = re.compile(r"(?:sha-?256[:=-])?([0-9a-fA-F]{64})")
 _PORTS = {"http": 80, "https": 443}
+_S3 = "s3://"
 _CHUNK = 1 << 16
 _PAGE = 500
 AGAIN = timedelta(minutes=5)
@@ -54,24 +58,29 @@ class Roots:
 
     folders: tuple[Path, ...]
     addresses: tuple[SplitResult, ...]
+    endpoint: str = ""
+    """Where `s3://bucket/key` lies: at this address, under bucket/key."""
 
     @classmethod
-    def of(cls, given: Sequence[str]) -> "Roots":
+    def of(cls, given: Sequence[str], endpoint: str = "") -> "Roots":
+        endpoint = endpoint.rstrip("/")
+        named = [_in_endpoint(root, endpoint) for root in given]
         addresses = tuple(
-            urlsplit(root.rstrip("/") + "/") for root in given if root.startswith(("http://", "https://"))
+            urlsplit(root.rstrip("/") + "/") for root in named if root.startswith(("http://", "https://"))
         )
         folders = tuple(
             Path(unquote(urlsplit(root).path) if root.startswith("file://") else root).resolve()
-            for root in given
-            if not root.startswith(("http://", "https://"))
+            for root in named
+            if not root.startswith(("http://", "https://", _S3))
         )
-        return cls(folders, addresses)
+        return cls(folders, addresses, endpoint)
 
     def __bool__(self) -> bool:
         return bool(self.folders or self.addresses)
 
     def place(self, ref: str) -> Path | str:
         """The file or the address of a reference. Raises NotAllowed."""
+        ref = _in_endpoint(ref, self.endpoint)
         parts = urlsplit(ref)
         if parts.scheme in _PORTS:
             return self._address(ref, parts)
@@ -96,6 +105,13 @@ class Roots:
             if _origin(root) == _origin(parts) and parts.path.startswith(root.path):
                 return ref
         raise NotAllowed
+
+
+def _in_endpoint(ref: str, endpoint: str) -> str:
+    """`s3://bucket/key` as its address; everything else as it is."""
+    if not ref.startswith(_S3) or not endpoint:
+        return ref
+    return f"{endpoint}/{quote(ref.removeprefix(_S3), safe='/%')}"
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:
@@ -125,9 +141,11 @@ def references(dossier: Dossier, result: ev.DossierResolved | None) -> list[tupl
 class Attachments:
     """One loop: notes the references of dossiers that moved, and checks what waits."""
 
-    def __init__(self, service: Service, store: Store, roots: Sequence[str], limit_mb: int, seconds: float) -> None:
+    def __init__(self, service: Service, store: Store, settings: IntakeSettings) -> None:
         self._service, self._store = service, store
-        self._roots, self._limit, self._seconds = Roots.of(roots), limit_mb << 20, seconds
+        self._roots = Roots.of(settings.attachment_roots, settings.attachment_s3_endpoint)
+        self._limit, self._seconds = settings.attachment_mb << 20, settings.attachment_seconds
+        self._credentials = settings.s3_credentials
 
     async def run(self) -> None:
         """Without roots there is nothing to follow."""
@@ -191,6 +209,9 @@ class Attachments:
             return Found("not-allowed")
         size, hashed = 0, sha256()
         try:
+            told = await self._size(place)
+            if told is not None and told > self._limit:
+                return Found("too-large", told)
             async for part in self._parts(place):
                 size += len(part)
                 if size > self._limit:
@@ -202,12 +223,36 @@ class Attachments:
             raise Away(type(error).__name__) from None
         return judged(size, hashed.hexdigest(), digest)
 
+    async def _size(self, place: Path | str) -> int | None:
+        """The size in bytes as storage has it, where it says so without the content."""
+        if isinstance(place, Path):
+            return place.stat().st_size if place.is_file() else None  # noqa: ASYNC240 - one stat
+        if not self._signs(place):
+            return None
+        async with self._asked("HEAD", place) as response:
+            told = response.headers.get("content-length", "")
+        return int(told) if told.isascii() and told.isdigit() else None
+
+    def _signs(self, address: str) -> bool:
+        """Whether this address is the S3 storage's, which knows us by a signature; nobody else is sent one."""
+        return self._credentials is not None and address.startswith(f"{self._roots.endpoint}/")
+
+    @asynccontextmanager
+    async def _asked(self, method: str, address: str) -> AsyncIterator[httpx.Response]:
+        """An answer of storage. Raises FileNotFoundError when nothing is there for us."""
+        headers = {}
+        if self._credentials is not None and self._signs(address):
+            address = encoded(address)
+            headers = signed(method, address, self._credentials, datetime.now(UTC))
+        async with self._service.http.stream(method, address, headers=headers, follow_redirects=False) as response:
+            if response.status_code in (403, 404, 410) or response.is_redirect:
+                raise FileNotFoundError
+            response.raise_for_status()
+            yield response
+
     async def _parts(self, place: Path | str) -> AsyncIterator[bytes]:
         if isinstance(place, str):
-            async with self._service.http.stream("GET", place, follow_redirects=False) as response:
-                if response.status_code in (403, 404, 410) or response.is_redirect:
-                    raise FileNotFoundError
-                response.raise_for_status()
+            async with self._asked("GET", place) as response:
                 async for part in response.aiter_raw():
                     yield part
             return

@@ -3,8 +3,9 @@
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from services.intake.s3 import Credentials
 from shared.settings import Settings
 
 
@@ -21,6 +22,12 @@ class IntakeSettings(Settings):
     attachment_roots: list[str] = Field(
         [], description="Folders and http(s) addresses below which references are followed; none: none is."
     )
+    attachment_s3_endpoint: str = Field(
+        "", description="The S3-compatible storage where s3://bucket/key lies, at this address under bucket/key."
+    )
+    attachment_s3_region: str = Field("us-east-1", description="Its region, as requests to it are signed.")
+    attachment_s3_access_key: str = Field("", description="Who asks it; empty: it is asked without a signature.")
+    attachment_s3_secret_key: SecretStr = Field(SecretStr(""), description="The secret of the access key.")
     attachment_mb: int = Field(100, ge=1, description="Larger files are not read.")
     attachment_seconds: float = Field(5.0, gt=0, description="How often it is looked for new references.")
     portal_seconds: float = Field(2.0, gt=0, description="How often it is looked what the portals are to be told.")
@@ -32,6 +39,13 @@ class IntakeSettings(Settings):
     erasures_file: Path | None = Field(None, description="Where erasures are noted beside the database, for `restore`.")
 
     public_url: str = Field("", description="Where people reach this service, for QR codes and logins: https://….")
+
+    @property
+    def s3_credentials(self) -> Credentials | None:
+        if not (self.attachment_s3_endpoint and self.attachment_s3_access_key):
+            return None
+        secret = self.attachment_s3_secret_key.get_secret_value()
+        return Credentials(self.attachment_s3_access_key, secret, self.attachment_s3_region)
 
     @property
     def track_window(self) -> timedelta:

@@ -1,7 +1,10 @@
 """Attachments by reference: the digest is checked, the size read in storage, and no other file or address is reached."""
 
 import hashlib
+import hmac
+import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from deploy.serving import HttpServer, listen
+from services.intake import s3
 from services.intake.attachments import NotAllowed, Roots
+from services.intake.s3 import Credentials
 from shared.security.tokens import Role
 from tests.harness import Backing, RunningSite, real_services, running_site
 from tests.integration.intake_site import HOME, client, done, received
@@ -21,11 +26,39 @@ CONTENT = "Giấy khai sinh".encode()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Storage:
-    """An S3-compatible address for the tests; it writes down what it is asked for."""
+ACCESS, SECRET, REGION = "AKTEST", "khóa/bí+mật", "vn-hanoi-1"
 
-    def __init__(self) -> None:
+
+def signature_is_good(request: Request) -> bool:
+    """The signature of an S3 request as the storage counts it, by what came over the line (Signature Version 4)."""
+    found = re.fullmatch(
+        r"AWS4-HMAC-SHA256 Credential=AKTEST/(\d{8})/vn-hanoi-1/s3/aws4_request, SignedHeaders=([a-z0-9;-]+), "
+        r"Signature=([0-9a-f]{64})",
+        request.headers.get("authorization", ""),
+    )
+    if found is None or not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(found[2].split(";")):
+        return False
+    at = request.headers["x-amz-date"]
+    age = datetime.now(UTC) - datetime.strptime(at, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    headers = "".join(f"{name}:{request.headers[name]}\n" for name in found[2].split(";"))
+    path = request.scope["raw_path"].decode()
+    canonical = "\n".join((request.method, path, "", headers, found[2], request.headers["x-amz-content-sha256"]))
+    scope = f"{found[1]}/{REGION}/s3/aws4_request"
+    text = "\n".join(("AWS4-HMAC-SHA256", at, scope, hashlib.sha256(canonical.encode()).hexdigest()))
+    key = ("AWS4" + SECRET).encode()
+    for part in scope.split("/"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    good = hmac.new(key, text.encode(), hashlib.sha256).hexdigest() == found[3]
+    return good and at.startswith(found[1]) and abs(age) < timedelta(minutes=15)
+
+
+class Storage:
+    """An S3-compatible address for the tests; it writes down what it is asked for. `signed`: it asks for signatures."""
+
+    def __init__(self, *, signed: bool = False) -> None:
+        self.signed = signed
         self.asked: list[str] = []
+        self.methods: list[str] = []
         self.status = 200
         listener = listen("storage", "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -33,6 +66,11 @@ class Storage:
 
     async def _answer(self, request: Request) -> Response:
         self.asked.append(request.url.path)
+        self.methods.append(request.method)
+        if self.signed and not signature_is_good(request):
+            return Response("<Error><Code>SignatureDoesNotMatch</Code></Error>", 403)
+        if request.url.path == "/bucket/large.pdf":
+            return Response(b"x" * ((1 << 20) + 1))
         if request.url.path == "/bucket/away":
             return RedirectResponse("/secret/a.pdf")
         if request.url.path == "/bucket/none.pdf":
@@ -110,6 +148,58 @@ async def test_every_reference_is_looked_at_in_storage_and_nowhere_else(
     await done(admin, code, "start")
     await done(admin, code, "resolution", result="granted", electronic=True, ref=str(scans / "a.pdf"), digest=other)
     await site.until(lambda: site.value("SELECT state = 'differs' FROM intake.attachment WHERE name = 'result'"))
+
+
+async def test_an_s3_storage_is_asked_with_a_signature_and_nobody_else(backing: Backing) -> None:
+    signing, other = Storage(signed=True), Storage()
+    signing.server.start()
+    other.server.start()
+    told: dict[str, Any] = {
+        "tick_seconds": 3600,
+        "attachment_roots": ["s3://bucket", f"{other.url}/bucket"],
+        "attachment_mb": 1,
+        "attachment_seconds": 0.05,
+        "attachment_s3_endpoint": signing.url,
+        "attachment_s3_region": REGION,
+        "attachment_s3_access_key": ACCESS,
+        "attachment_s3_secret_key": SECRET,
+    }
+    expected = {
+        "s3://bucket/2026/Giấy khai sinh (1).pdf": ("whole", len(CONTENT)),
+        f"{signing.url}/bucket/plain~a.pdf": ("whole", len(CONTENT)),
+        "s3://bucket/none.pdf": ("missing", None),
+        "s3://bucket/large.pdf": ("too-large", (1 << 20) + 1),
+        "s3://elsewhere/a.pdf": ("not-allowed", None),
+        "s3://bucket/../secret/a.pdf": ("not-allowed", None),
+        f"{other.url}/bucket/a.pdf": ("whole", len(CONTENT)),
+    }
+    components = [{"name": f"Giấy {n}", "ref": ref, "digest": DIGEST} for n, ref in enumerate(expected)]
+    try:
+        async with running_site(backing, *real_services("intake"), **told) as site:
+            desk = client(site, Role.DESK, HOME)
+            code = (await received(desk, components=components))["code"]
+
+            async def checked() -> dict[str, Any] | None:
+                items = (await desk.get(f"/v1/dossiers/{code}/attachments")).json()["items"]
+                done = len(items) == len(expected) and all(item["state"] != "waiting" for item in items)
+                return {item["ref"]: (item["state"], item["size"]) for item in items} if done else None
+
+            assert await site.until(checked) == expected
+    finally:
+        await signing.server.stop()
+        await other.server.stop()
+    assert set(signing.methods) == {"HEAD", "GET"}
+    assert signing.methods.count("GET") == 2  # what is not there or too large is not read
+    assert other.methods == ["GET"]
+
+
+def test_a_request_is_signed_as_the_storages_maker_signs_his_example() -> None:
+    """The first example of Amazon's "Authenticating Requests: Using the Authorization Header (Signature Version 4)"."""
+    who = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    at = datetime(2013, 5, 24, tzinfo=UTC)
+    headers = s3.signed("GET", "https://examplebucket.s3.amazonaws.com/test.txt", who, at, {"Range": "bytes=0-9"})
+    assert headers["authorization"].endswith("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41")
+    assert "wJalr" not in repr(who)
 
 
 async def test_storage_that_is_away_is_asked_again(site: RunningSite, storage: Storage) -> None:
