@@ -53,17 +53,22 @@ def copied(name: str, kind: str) -> str:
         return f"CASE WHEN b.{name} LIKE '%-' || $1 || '-%' THEN replace(b.{name}, $1, k.day) ELSE b.{name} || '-' || k.n END"
     if name in ("code", "dossier"):
         return f"replace(b.{name}, $1, k.day)"
+    if name in ("body", "payload") and kind == "text":
+        return f"replace(b.{name}, '-' || $1 || '-', '-' || k.day || '-')"
     if kind == "uuid":
         return f"md5(b.{name}::text || k.n)::uuid"
     return f"b.{name}"
 
 
-async def seed(connection: Any, wanted: int, say: Callable[[str], None]) -> int:
-    """Copies until at least `wanted` dossiers are stored; how many there are."""
+async def seed(
+    connection: Any, wanted: int, say: Callable[[str], None], tables_of: dict[str, tuple[str, ...]] = TABLES
+) -> int:
+    """Copies until at least `wanted` dossiers are stored; how many there are. Held equal to an import by
+    tests/integration/test_seeder.py."""
     held: int = await connection.fetchval("SELECT count(*) FROM intake.dossier")
     day: str = await connection.fetchval("SELECT split_part(code, '-', 2) FROM intake.dossier LIMIT 1")
     copies = max(0, -(-wanted // held) - 1)
-    for schema, tables in TABLES.items():
+    for schema, tables in tables_of.items():
         for table in tables:
             say(f"storing {wanted:,} dossiers: {schema}.{table}")
             found = await columns(connection, schema, table)

@@ -1,0 +1,99 @@
+"""The benchmarks' seeder makes what an import makes: the same dossiers, histories and lists."""
+
+import os
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from shared.security.tokens import Role
+from tests.bench.stored import seed
+from tests.harness import Backing, RunningSite, real_services, running_site
+from tests.integration.intake_site import HOME, client, dossier, history, imported
+
+DAYS: Final = ("260302", "150102", "150103")  # the seeder's days after the one that it copies
+EACH: Final = int(os.environ.get("LIENTHONG_SEEDED_DOSSIERS", "12"))  # dossiers of a day
+LIVES: Final = (
+    (),
+    ("start",),
+    ("start", "supplement-request"),
+    ("start", "supplement-request", "supplement", "resolution"),
+    ("start", "resolution", "return", "rating"),
+    ("extension",),
+    ("withdrawal-request", "withdrawal"),
+)
+BODIES: Final[dict[str, dict[str, Any]]] = {
+    "supplement-request": {"reason": "thiếu giấy"},
+    "resolution": {"result": "granted"},
+    "return": {"by": "counter"},
+    "rating": {"level": "satisfied"},
+    "extension": {"reason": "mưa lũ", "due_at": "2026-04-02T17:00:00+07:00"},
+    "withdrawal-request": {"reason": "đổi ý"},
+}
+
+
+def lines(day: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for number in range(EACH):
+        code = f"{HOME}-{day}-{number + 1:04}"
+        applicant = {"kind": "citizen", "name": f"Người thứ {number}", "phone": f"09120{number:05}"}
+        at = "2026-03-02T08:{:02}:00+07:00"
+        body = dossier(applicant=applicant, received_at=at.format(0), code=code)
+        found.append({"op": "receive", "ref": code, **body})
+        for minute, op in enumerate(LIVES[number % len(LIVES)], 1):
+            found.append({"op": op, "ref": code, "at": at.format(minute), **BODIES.get(op, {})})
+    return found
+
+
+async def told(site: RunningSite) -> dict[str, Any]:
+    """All that a site answers of its dossiers, less what is a site's own: ids, pins, the time of writing."""
+    admin = client(site, Role.ADMIN)
+    found: dict[str, Any] = {}
+    for day in DAYS:
+        for number in range(EACH):
+            code = f"{HOME}-{day}-{number + 1:04}"
+            one = (await admin.get(f"/v1/dossiers/{code}")).json()
+            events = await history(admin, code)
+            why = (await admin.get(f"/v1/dossiers/{code}/explain")).json()
+            found[code] = (
+                {name: value for name, value in one.items() if name != "track_pin"},
+                [{name: value for name, value in e.items() if name not in ("id", "recorded_at")} for e in events],
+                why,
+            )
+    for query in ("state=2", "state=10", "overdue=true", "q=150102", "q=0003"):
+        items = (await admin.get(f"/v1/dossiers?agency={HOME}&{query}")).json()["items"]
+        found[query] = [item["code"] for item in items]
+    rows = await site.fetch("SELECT * FROM intake.dossier ORDER BY code")
+    for row in rows:
+        own = ("body", "contact_ref", "recorded")
+        body = orjson.loads(row["body"])
+        found[f"row {row['code']}"] = (
+            {name: value for name, value in row.items() if name not in own},
+            {
+                name: value
+                for name, value in body.items()
+                if name not in ("contact_ref", "chain", "recorded", "due_since")
+            },
+        )
+    return found
+
+
+async def test_what_the_seeder_stores_is_what_an_import_stores(backing: Backing) -> None:
+    async with running_site(backing, *real_services("intake"), tick_seconds=3600) as seeded:
+        await imported(client(seeded, Role.ADMIN), lines(DAYS[0]), mode="history")
+        connection = await asyncpg.connect(seeded.database_url)
+        try:
+            held = await seed(connection, EACH * len(DAYS), lambda _: None, {"intake": ("dossier", "contact", "event")})
+        finally:
+            await connection.close()
+        assert held == EACH * len(DAYS)
+        by_seed = await told(seeded)
+    async with running_site(backing, *real_services("intake"), tick_seconds=3600) as site:
+        answers = await imported(
+            client(site, Role.ADMIN), [line for day in DAYS for line in lines(day)], mode="history"
+        )
+        assert {answer["status"] for answer in answers} == {"applied"}
+        by_import = await told(site)
+    assert by_seed.keys() == by_import.keys()
+    for name, value in by_import.items():
+        assert by_seed[name] == value, name
