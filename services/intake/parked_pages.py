@@ -108,7 +108,9 @@ def parked_routes(service: Service, sessions: Sessions) -> APIRouter:
             outcome: Mapping[str, Any] = await sessions.ask(visit, name, f"/v1/parked/{path}", method="POST", json=body)
         except OSError as error:
             raise PageRefused(visit.lang, _away(error), visit) from None
-        return await one(visit, name, topic, key, None, outcome={"act": path, "dry_run": dry_run, **outcome})
+        return await one(
+            visit, name, topic, key, None, outcome={"parked": [], "act": path, "dry_run": dry_run, **outcome}
+        )
 
     @routes.post("/parked/replay", include_in_schema=False)
     async def replay(request: Request, visit: Operator) -> Response:

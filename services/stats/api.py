@@ -15,7 +15,11 @@ from services.stats import forecast
 from services.stats import report as ii06a
 from services.stats.dashboard import Dashboard, View
 from services.stats.figures import (
+    BEHIND_LEVERS,
     CELLS,
+    behind_lever,
+    entered_counts,
+    entered_metrics,
     freshness,
     indicators,
     levers,
@@ -34,7 +38,7 @@ from services.stats.rebuild import rebuild
 from services.stats.session import LoginNeeded, Visits
 from services.stats.settings import StatsSettings
 from services.stats.sheet import XLSX_TYPE, as_xlsx
-from services.stats.store import By, Question, Store
+from services.stats.store import By, Channel, Question, Store
 from shared.contracts.codes import Instant, Name, local_day
 from shared.directory.directory import Directory, UnknownAgency
 from shared.security.access import scope_of
@@ -97,10 +101,12 @@ class Asked:
         known_at: Annotated[Instant | None, Query(description="As it was known then; default now.")] = None,
         procedure: Code = None,
         field: Code = None,
+        channel: Channel | None = None,
     ) -> None:
         self.agency, self.subtree, self.by = known_agency(agency), subtree, by
         self.first, self.last = _a_day(first), _a_day(last)
         self.as_of, self.known_at, self.procedure, self.field = as_of, known_at, procedure, field
+        self.channel = channel
 
     def question(self, agencies: Sequence[str]) -> Question:
         """Judged at the earlier of as_of and the end of the period. 422 for what cannot be asked."""
@@ -114,7 +120,8 @@ class Asked:
         if as_of < start:
             raise invalid("as_of is before from.", "/as_of", "as-of-before-from")
         period = Period(start, min(as_of, last_instant(self.last)))
-        return Question(agencies, period, self.known_at or now, self.by, self.procedure, self.field)
+        known = self.known_at or now
+        return Question(agencies, period, known, self.by, self.procedure, self.field, self.channel)
 
 
 def _a_day(value: Any) -> date:
@@ -177,6 +184,19 @@ class ToPublish(Body):
     subtree: Annotated[bool, Field(strict=True)] = False
     by: By = "receiving"
     rows: ii06a.Rows = "field"
+
+
+class Entered(Body):
+    """Counts of one metric of the index, for an agency itself (not for those below it)."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=False)
+
+    agency: Annotated[str, Field(max_length=60)]
+    metric: Annotated[str, Field(max_length=100)]
+    first: Day = Field(alias="from")
+    last: Day = Field(alias="to")
+    numerator: Annotated[int, Field(ge=0, lt=1 << 53, strict=True)] | None
+    denominator: Annotated[int, Field(ge=0, lt=1 << 53, strict=True)] | None
 
 
 Form = Annotated[Literal["json", "csv", "xlsx", "html"], Query(alias="format")]
@@ -282,13 +302,14 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         by: By = "receiving",
         procedure: Code = None,
         field: Code = None,
+        channel: Channel | None = None,
     ) -> dict[str, Any]:
         """The same figures over a window that ends now; `from` and `to` are instants."""
         code = known_agency(agency)
         agencies = agencies_of(code, subtree)
         may_ask(who, agencies)
         now = datetime.now(UTC)
-        question = Question(agencies, Period(now - WINDOWS[window], now), now, by, procedure, field)
+        question = Question(agencies, Period(now - WINDOWS[window], now), now, by, procedure, field, channel)
         async with service.pool.acquire() as connection:
             return {
                 "agency": code,
@@ -413,7 +434,10 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         entry = directory().agency(period.agency)
         formulas = formulas_on(period.last)
         async with service.pool.acquire() as connection:
-            return await own_index(store, connection, question, formulas, code=entry.code, name=entry.name)
+            entered = await entered_counts(store, connection, question, period.first, period.last)
+            return await own_index(
+                store, connection, question, formulas, code=entry.code, name=entry.name, entered=entered
+            )
 
     @api.get("/v1/ranking", tags=["figures"])
     async def rank(
@@ -428,6 +452,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         known_at: Instant | None = None,
         procedure: Code = None,
         field: Code = None,
+        channel: Channel | None = None,
     ) -> dict[str, Any]:
         """The agencies below one (with it), or its procedures, by their progress, the best first; by default of this month.
 
@@ -435,7 +460,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         """
         this = month_of(local_day(datetime.now(UTC)))
         period = Asked(
-            agency, first or str(this[0]), last or str(this[1]), subtree, by, as_of, known_at, procedure, field
+            agency, first or str(this[0]), last or str(this[1]), subtree, by, as_of, known_at, procedure, field, channel
         )
         question = await asked(who, period)
         before = replace(question, period=period_before(period.first, period.last))
@@ -465,9 +490,80 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         entry = directory().agency(period.agency)
         async with service.pool.acquire() as connection:
             index = await own_index(
-                store, connection, question, formulas_on(period.last), code=entry.code, name=entry.name
+                store,
+                connection,
+                question,
+                formulas_on(period.last),
+                code=entry.code,
+                name=entry.name,
+                entered=await entered_counts(store, connection, question, period.first, period.last),
             )
-        return page(levers(index), 0, "field")
+        asked_of = {"agency": period.agency, "from": str(period.first), "to": str(period.last), "subtree": subtree}
+        return page([lever | {"behind": behind_lever(lever["field"], asked_of)} for lever in levers(index)], 0, "field")
+
+    @api.get("/v1/index766/dossiers", tags=["index"])
+    async def index_dossiers(
+        who: Asking,
+        agency: Agency,
+        first: Annotated[Day, Query(alias="from")],
+        last: Annotated[Day, Query(alias="to")],
+        metric: Annotated[str, Query(max_length=100, description="`field` of a lever.")],
+        subtree: bool = False,
+        as_of: Instant | None = None,
+        known_at: Instant | None = None,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+    ) -> dict[str, Any]:
+        """The dossiers behind a lever: those that the metric counts and that keep it from its full score."""
+        if metric not in BEHIND_LEVERS:
+            names = ", ".join(sorted(BEHIND_LEVERS))
+            raise invalid(f"Dossiers stand behind {names}.", "/metric", "unknown-metric")
+        question = await asked(who, Asked(agency, first, last, subtree, "receiving", as_of, known_at), named=True)
+        async with service.pool.acquire() as connection:
+            rows = await store.behind_index(connection, question, metric, cursor or "", limit)
+        return page([_behind(row) for row in rows], limit, "code")
+
+    @api.post("/v1/index766/entered", tags=["index"], status_code=201)
+    async def enter(
+        who: Annotated[Principal, Depends(one_of(Role.LEADER))], request: Request, body: Entered
+    ) -> Response:
+        """What no event tells, as an agency counted it for a period; the newest stands, null takes it back."""
+        agency = agencies_of(known_agency(body.agency), False)[0]
+        may_ask(who, [agency], named=True)
+        first, last = _a_day(body.first), _a_day(body.last)
+        if last < first:
+            raise invalid("to is before from.", "/to", "period-inverted")
+        allowed = entered_metrics(formulas_on(last))
+        if body.metric not in allowed:
+            raise invalid(f"What is entered is one of {', '.join(sorted(allowed))}.", "/metric", "not-entered")
+        if (body.numerator is None) != (body.denominator is None):
+            raise invalid("Both counts, or neither.", "/denominator", "half-a-ratio")
+        if (body.numerator or 0) > (body.denominator or 0):
+            raise invalid("This is more than all.", "/numerator", "over-the-whole")
+
+        async def act(connection: Any) -> Answer:
+            counts = body.numerator, body.denominator
+            await connection.execute(store["entered_put"], agency, body.metric, first, last, *counts, who.subject)
+            told = {"agency": agency, "metric": body.metric, "from": first.isoformat(), "to": last.isoformat()}
+            return Answer(201, told | {"numerator": counts[0], "denominator": counts[1], "who": who.subject})
+
+        return await writes.write(request, who, act)
+
+    @api.get("/v1/index766/entered", tags=["index"])
+    async def entered_list(
+        who: Asking,
+        agency: Agency,
+        first: Annotated[Day, Query(alias="from")],
+        last: Annotated[Day, Query(alias="to")],
+        subtree: bool = False,
+        known_at: Instant | None = None,
+    ) -> dict[str, Any]:
+        """What was entered for just this period, by whom and when."""
+        period = Asked(agency, first, last, subtree, "receiving", None, known_at)
+        question = await asked(who, period)
+        async with service.pool.acquire() as connection:
+            rows = await store.entered(connection, question.agencies, period.first, period.last, question.known)
+        return page([_behind(row) for row in rows if row["denominator"] is not None], 0, "agency")
 
     @api.get("/v1/forecast", tags=["figures"])
     async def get_forecast(

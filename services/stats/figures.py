@@ -1,10 +1,12 @@
 """The figures as they are answered: counts of the store in the shapes of the contract."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from services.stats.index766 import Formulas, index766
 from services.stats.indicator import days, half_up, share
@@ -97,10 +99,60 @@ def names_of(directory: Directory, part: Part) -> dict[str, str]:
     return {procedure.field.code: procedure.field.name for procedure in directory.procedures.values()}
 
 
+FROM_EVENTS: Final = frozenset(
+    {
+        *("ORIGINAL_RESULT_AVAILABLE", "SO_HOA_GIAY_TO_GIAI_QUYET", "REUSED_DIGITIZED_DATA"),
+        *("CITIZEN_DATA_CONNECTED_DOSSIER", "PETITION_PROCESSING_ON_TIME", "PETITION_HANDLING_SATISFACTION"),
+        "DOSSIER_RECEIVING_SATISFACTION",
+    }
+)
+"""The metrics of the index that our own events tell; the others are entered."""
+
+BEHIND_LEVERS: Final = frozenset(
+    {
+        *("progress", "digitisation.ORIGINAL_RESULT_AVAILABLE", "digitisation.SO_HOA_GIAY_TO_GIAI_QUYET"),
+        *("digitisation.REUSED_DIGITIZED_DATA", "digitisation.CITIZEN_DATA_CONNECTED_DOSSIER"),
+    }
+)
+"""The fields of levers that single dossiers hold down."""
+
+
+def entered_metrics(formulas: Formulas) -> frozenset[str]:
+    return frozenset(metric for rules in formulas.groups.values() for metric in rules) - FROM_EVENTS
+
+
+async def entered_counts(
+    store: Store, connection: Connection, question: Question, first: date, last: date
+) -> dict[str, tuple[int, int]]:
+    """What the agencies of a question entered for just its period, summed by metric."""
+    sums: dict[str, tuple[int, int]] = {}
+    for row in await store.entered(connection, question.agencies, first, last, question.known):
+        if row["denominator"] is not None:
+            numerator, denominator = sums.get(row["metric"], (0, 0))
+            sums[row["metric"]] = (numerator + row["numerator"], denominator + row["denominator"])
+    return sums
+
+
+def behind_lever(field: str, asked: Mapping[str, object]) -> str | None:
+    """Where the dossiers stand that hold a lever's metric down; None where it is not single dossiers."""
+    if field not in BEHIND_LEVERS:
+        return None
+    told = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in asked.items()}
+    return f"/v1/index766/dossiers?{urlencode(told | {'metric': field})}"
+
+
 async def own_index(
-    store: Store, connection: Connection, question: Question, formulas: Formulas, *, code: str, name: str
+    store: Store,
+    connection: Connection,
+    question: Question,
+    formulas: Formulas,
+    *,
+    code: str,
+    name: str,
+    entered: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The index of Decision 766 from the site's own events; what they do not tell is null and named in `missing`."""
+    """The index of Decision 766 from the site's own events, and from `entered` counts for what they do not tell; what
+    neither tells is null and named in `missing`."""
     row = await store.figures_index(connection, question)
     _, _, complained = await store.rated(connection, question)
     petitions = await store.petitions(connection, question)
@@ -115,6 +167,8 @@ async def own_index(
         # ratio = 1 − late share − complained share
         "DOSSIER_RECEIVING_SATISFACTION": (max(0, in_time - complained), counted),
     }
+    assert own.keys() == FROM_EVENTS
+    own |= entered
     counts: dict[str, Any] = {
         "province": name,
         "code": code,

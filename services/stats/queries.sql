@@ -192,7 +192,7 @@ SELECT number FROM {schema}.published_report WHERE number = ANY ($1::text[])
 SELECT began FROM {schema}.dossier ORDER BY began LIMIT 1
 
 -- name: figures
--- One row: every count of the Indicators JSON that comes from dossiers. $6 procedure, $7 field, null for all.
+-- One row: every count of the Indicators JSON that $5 procedure, $6 field, $7 channel, null for all.
 SELECT
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'online') AS online,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'counter') AS counter,
@@ -211,10 +211,11 @@ SELECT
     percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY elapsed) AS spread
 FROM {seen}
 WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND ($7::text IS NULL OR channel = $7)
 
 -- name: figures_by
--- The same counts for each agency, field or procedure ($7).
-SELECT CASE $7::text WHEN 'agency' THEN {side} WHEN 'procedure' THEN procedure ELSE field END AS part,
+-- The same counts for each agency, field or procedure ($8).
+SELECT CASE $8::text WHEN 'agency' THEN {side} WHEN 'procedure' THEN procedure ELSE field END AS part,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'online') AS online,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'counter') AS counter,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'postal') AS postal,
@@ -231,6 +232,7 @@ SELECT CASE $7::text WHEN 'agency' THEN {side} WHEN 'procedure' THEN procedure E
                            AND NOT (phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3)))) AS in_time
 FROM {seen}
 WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND ($7::text IS NULL OR channel = $7)
 GROUP BY 1 ORDER BY 1
 
 -- name: figures_index
@@ -251,10 +253,36 @@ SELECT
     count(DISTINCT procedure) FILTER (WHERE with_fee AND paid_online) AS procedures_paid_online
 FROM {seen}
 
+-- name: behind_index
+-- The dossiers that a metric of the index ($5) counts and that are not in its numerator, from after a code ($6) on.
+SELECT code, agency, procedure, received_at, due_at, ended_at, outcome FROM {seen}
+WHERE CASE $5::text
+      WHEN 'progress' THEN phase <> 'refused' AND (repeated OR coalesce(outcome = 'late', false)
+           OR (phase = 'pending' AND (pause_late OR (NOT paused AND due_at < $3))))
+      WHEN 'digitisation.ORIGINAL_RESULT_AVAILABLE' THEN NOT electronic
+      WHEN 'digitisation.SO_HOA_GIAY_TO_GIAI_QUYET' THEN NOT digitised
+      WHEN 'digitisation.REUSED_DIGITIZED_DATA' THEN NOT reused
+      WHEN 'digitisation.CITIZEN_DATA_CONNECTED_DOSSIER' THEN NOT population
+      ELSE false END
+  AND code > $6 ORDER BY code LIMIT $7
+
+-- name: entered_put
+INSERT INTO {schema}.entered (agency, metric, from_day, to_day, numerator, denominator, who)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+
+-- name: entered
+-- What stands of each agency and metric for just this period, as known at $4.
+SELECT DISTINCT ON (agency, metric) agency, metric, numerator, denominator, who, at FROM {schema}.entered
+WHERE agency = ANY ($1::text[]) AND from_day = $2 AND to_day = $3 AND at <= $4
+ORDER BY agency, metric, number DESC
+
 -- name: extended
+-- A dossier's channel is that of its receipt: it is known of the dossier itself.
 SELECT count(DISTINCT code) FROM {schema}.extension
 WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
   AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND ($7::text IS NULL OR EXISTS (
+      SELECT 1 FROM {schema}.dossier d WHERE d.code = extension.code AND d.channel = $7))
 
 -- name: rated
 -- Of the dossiers rated in the period, those whose last rating in it is satisfied or better.
@@ -263,6 +291,8 @@ FROM (SELECT DISTINCT ON (code) content, bool_or(complained) OVER (PARTITION BY 
       FROM {schema}.rating
       WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
         AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+        AND ($7::text IS NULL OR EXISTS (
+            SELECT 1 FROM {schema}.dossier d WHERE d.code = rating.code AND d.channel = $7))
       ORDER BY code, happened DESC, recorded DESC, id DESC) last
 
 -- name: documents
@@ -299,11 +329,12 @@ SELECT count(*) AS counted, count(*) FILTER (WHERE coalesce(answered, $3) <= due
 FROM standing WHERE agency = ANY ($1::text[]) AND filed IS NOT NULL AND (filed >= $2 OR coalesce(answered, $3) >= $2)
 
 -- name: behind
--- The dossiers behind a number: $7 is the path of its cell, $8 the last code of the page before. The legs of one dossier
+-- The dossiers behind a number: $8 is the path of its cell, $9 the last code of the page before. The legs of one dossier
 -- stay on one page.
 SELECT code, agency, procedure, received_at, due_at, ended_at, outcome FROM {seen}
 WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
-  AND CASE $7::text
+  AND ($7::text IS NULL OR channel = $7)
+  AND CASE $8::text
       WHEN 'received.total' THEN phase <> 'refused'
       WHEN 'received.online' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'online'
       WHEN 'received.counter' THEN phase <> 'refused' AND received_at >= $2 AND channel = 'counter'
@@ -326,22 +357,27 @@ WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
       WHEN 'on_time_share.denominator' THEN phase = 'ended'
       WHEN 'on_time_share.numerator' THEN phase = 'ended' AND outcome <> 'late'
       ELSE false END
-  AND code > $8
-ORDER BY code FETCH FIRST ($9) ROWS WITH TIES
+  AND code > $9
+ORDER BY code FETCH FIRST ($10) ROWS WITH TIES
 
 -- name: behind_extended
 SELECT DISTINCT code FROM {schema}.extension
 WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
-  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6) AND code > $7
-ORDER BY code LIMIT $8
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND ($7::text IS NULL OR EXISTS (
+      SELECT 1 FROM {schema}.dossier d WHERE d.code = extension.code AND d.channel = $7))
+  AND code > $8
+ORDER BY code LIMIT $9
 
 -- name: behind_rated
 SELECT code FROM (
     SELECT DISTINCT ON (code) code, content FROM {schema}.rating
     WHERE {side} = ANY ($1::text[]) AND happened >= $2 AND happened <= $3 AND recorded <= $4 AND undone > $4
-      AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6) AND code > $7
+      AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6) AND code > $8
+      AND ($7::text IS NULL OR EXISTS (
+          SELECT 1 FROM {schema}.dossier d WHERE d.code = rating.code AND d.channel = $7))
     ORDER BY code, happened DESC, recorded DESC, id DESC) last
-WHERE content OR NOT $9::boolean ORDER BY code LIMIT $8
+WHERE content OR NOT $10::boolean ORDER BY code LIMIT $9
 
 -- name: behind_documents
 SELECT DISTINCT document AS code FROM {schema}.document_act d

@@ -29,6 +29,7 @@ from shared.store.queries import Queries
 
 By = Literal["receiving", "deciding", "working"]
 Part = Literal["agency", "field", "procedure"]
+Channel = Literal["online", "counter", "postal"]
 
 SIDES: Mapping[By, tuple[str, str]] = {
     "receiving": ("fact", "agency"),
@@ -37,7 +38,7 @@ SIDES: Mapping[By, tuple[str, str]] = {
 }
 PARTS = (  # the statements that ask by a side
     *("figures", "figures_by", "figures_index", "extended", "rated"),
-    *("behind", "behind_extended", "behind_rated"),
+    *("behind", "behind_extended", "behind_rated", "behind_index"),
 )
 
 
@@ -51,6 +52,7 @@ class Question:
     by: By = "receiving"
     procedure: str | None = None
     field: str | None = None
+    channel: Channel | None = None
 
     @property
     def parameters(self) -> tuple[Any, ...]:
@@ -61,6 +63,7 @@ class Question:
             self.known,
             self.procedure,
             self.field,
+            self.channel,
         )
 
 
@@ -227,6 +230,19 @@ class Store:
             asked = (*question.parameters, after, limit, cell == "satisfaction.numerator")
             return await connection.fetch(self._by["behind_rated", question.by], *asked)
         return await connection.fetch(self._by["behind", question.by], *question.parameters, cell, after, limit)
+
+    async def behind_index(
+        self, connection: Connection, question: Question, metric: str, after: str, limit: int
+    ) -> list[Any]:
+        """The dossiers that keep a metric of the index from its full score."""
+        asked = (*question.parameters[:4], metric, after, limit)
+        return await connection.fetch(self._by["behind_index", "receiving"], *asked)
+
+    async def entered(
+        self, connection: Connection, agencies: Sequence[str], first: date, last: date, known: datetime
+    ) -> list[Any]:
+        """What these agencies entered for just this period, the newest of each metric; taken back: without counts."""
+        return await connection.fetch(self._queries["entered"], list(agencies), first, last, known)
 
     async def note_asked(
         self, connection: Connection, agency: str, subtree: bool, first: date, last: date, judged: datetime

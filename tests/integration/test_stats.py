@@ -419,6 +419,20 @@ async def test_ranking_moves_levers_and_forecast(site: RunningSite) -> None:
     late = next(lever for lever in levers if lever["field"] == "progress")
     assert late["missing"] == index["progress"]["overdue"]
     assert late["gain"] == pytest.approx(20 - index["progress"]["score"])
+    for lever in levers:  # each names the very dossiers that it counts
+        if lever["behind"] is not None:
+            behind = (await client.get(lever["behind"])).json()
+            assert len(behind["items"]) == lever["missing"], lever
+            assert all(item["code"] for item in behind["items"])
+    assert {lever["field"] for lever in levers if lever["behind"]} >= {
+        "progress",
+        "digitisation.SO_HOA_GIAY_TO_GIAI_QUYET",
+    }
+    wrong = await client.get("/v1/index766/dossiers", params={**subtree, "metric": "transparency.DOSSIER_SYNC"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "unknown-metric")
+    stranger = site.client("stats", Role.LEADER, "H55.17")
+    assert (await stranger.get(late["behind"])).status_code == 403
+    await what_is_entered_counts_until_it_is_taken_back(site, index)
 
     life = Life(f"{COMMUNE}-260303-0009", COMMUNE, random.Random(1))
     life.now = life.recorded = datetime.now(UTC) - timedelta(hours=1)
@@ -432,6 +446,49 @@ async def test_ranking_moves_levers_and_forecast(site: RunningSite) -> None:
     assert sum(day["late"] for day in ahead["days"]) == pytest.approx(ahead["dossiers"][0]["chance"])
     officer = site.client("stats", Role.OFFICER, "H55.17")
     assert (await officer.get("/v1/forecast", params={"agency": COMMUNE})).status_code == 403
+
+
+async def what_is_entered_counts_until_it_is_taken_back(site: RunningSite, before: dict[str, Any]) -> None:
+    client, leader = site.client("stats"), site.client("stats", Role.LEADER, COMMUNE)
+    asked = {"agency": "H55", "from": "2026-02-01", "to": "2026-02-28", "subtree": "true"}
+    body: dict[str, Any] = {"agency": COMMUNE, "metric": "DOSSIER_SYNC", "from": "2026-02-01", "to": "2026-02-28"}
+
+    def line(index: dict[str, Any]) -> dict[str, Any]:
+        return next(each for each in index["transparency"] if each["code"] == "DOSSIER_SYNC")
+
+    assert line(before)["score"] is None
+    for agency, counts in ((COMMUNE, (90, 100)), ("H55.243", (20, 20)), (COMMUNE, (80, 100))):
+        done = await client.post(
+            "/v1/index766/entered",
+            json={**body, "agency": agency, "numerator": counts[0], "denominator": counts[1]},
+        )
+        assert done.status_code == 201, done.text
+    now = line(await get(client, "/v1/index766", **asked))
+    assert (now["numerator"], now["denominator"], now["score"]) == (
+        100,
+        120,
+        5.0,
+    )  # 6 points for all, the newest counts
+    known = datetime.now(UTC).isoformat()
+    entered = (await get(client, "/v1/index766/entered", **asked))["items"]
+    assert {(item["agency"], item["numerator"]) for item in entered} == {(COMMUNE, 80), ("H55.243", 20)}
+    assert (await leader.post("/v1/index766/entered", json={**body, "numerator": None, "denominator": None})).is_success
+    assert line(await get(client, "/v1/index766", **asked))["numerator"] == 20
+    assert line(await get(client, "/v1/index766", known_at=known, **asked))["numerator"] == 100
+    for wrong, code in (
+        ({"metric": "SO_HOA_GIAY_TO_GIAI_QUYET"}, "not-entered"),
+        ({"numerator": 2, "denominator": 1}, "over-the-whole"),
+        ({"denominator": None}, "half-a-ratio"),
+        ({"to": "2026-01-31"}, "period-inverted"),
+    ):
+        refused = await client.post("/v1/index766/entered", json={**body, "numerator": 1, "denominator": 1, **wrong})
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+    outside = await leader.post(
+        "/v1/index766/entered", json={**body, "agency": "H55.17", "numerator": 1, "denominator": 1}
+    )
+    assert outside.status_code == 403
+    desk = site.client("stats", Role.DESK, COMMUNE)
+    assert (await desk.post("/v1/index766/entered", json={**body, "numerator": 1, "denominator": 1})).status_code == 403
 
 
 async def test_promise_10_who_may_ask_what(site: RunningSite) -> None:

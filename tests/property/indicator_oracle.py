@@ -123,6 +123,7 @@ def indicators(
     *,
     by: str = "receiving",
     procedure: str | None = None,
+    channel: str | None = None,
 ) -> dict[str, Any]:
     """The Indicators JSON but for documents and freshness."""
     start = datetime(first.year, first.month, first.day, tzinfo=HANOI)
@@ -139,6 +140,8 @@ def indicators(
         visible = seen(events, judged, known_at)
         s = stand(visible)
         if (s.deciding if by == "deciding" else agency) not in agencies or procedure not in (None, s.procedure):
+            continue
+        if channel not in (None, s.channel):
             continue
         within = [e for e in visible if start <= e.time]
         extended += any(e.type == "dossier.extended" for e in within)

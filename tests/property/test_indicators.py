@@ -113,13 +113,18 @@ async def test_sql_agrees_with_the_oracle(projection: Projection, seed: int) -> 
             whom = frozenset(rng.sample(AGENCIES, rng.randint(1, 3)))
             by = rng.choice(("receiving", "receiving", "deciding", "working"))
             procedure = rng.choice((None, None, PROCEDURES[0][0]))
+            channel = rng.choice((None, None, None, "online", "postal"))
             period = Period(local_midnight(first), min(as_of, last_instant(last)))
-            question = Question(sorted(whom), period, known_at, cast(Any, by), procedure)
+            question = Question(sorted(whom), period, known_at, cast(Any, by), procedure, None, cast(Any, channel))
             found = await projection.figures(connection, question)
-            expected = oracle.indicators(lives, whom, first, last, as_of, known_at, by=by, procedure=procedure)
+            expected = oracle.indicators(
+                lives, whom, first, last, as_of, known_at, by=by, procedure=procedure, channel=channel
+            )
             if by == "working":  # nobody else works on these; extensions and ratings are the receiving agency's
                 expected |= {"extended": 0, "satisfaction": oracle.percent(0, 0)}
-            if by != "receiving" or procedure is not None:  # the index is asked of receiving agencies, whole
+            if (
+                by != "receiving" or procedure is not None or channel is not None
+            ):  # the index is asked of receiving agencies, whole
                 del found["index"], expected["index"]
             assert found == expected
             assert oracle.identities_hold(found)
