@@ -62,6 +62,7 @@ class Preview(Body):
     data: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=2000)] | int] = Field(
         default_factory=dict, max_length=50
     )
+    costs: Annotated[bool, Field(strict=True, description="Also what it costs at each provider, in đồng.")] = False
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Preview":
@@ -142,12 +143,18 @@ def routes(service: Service, store: Store) -> APIRouter:
             source, tones, parts = body.text or "", body.tones or "keep", 1
         values = {name: str(value) for name, value in body.data.items()}
         message = text.message(text.render(source, values.get), tones, parts)
-        return {
+        shown: dict[str, Any] = {
             "text": message.text,
             "encoding": message.encoding,
             "parts": message.parts,
             "characters": message.characters,
         }
+        if body.costs:
+            shown["costs"] = [
+                {"provider": entry.name, "price": entry.price, "cost": entry.price * message.parts}
+                for entry in service.directory.current.providers
+            ]
+        return shown
 
     @api.get("/v1/told", tags=["internal"])
     async def told(who: Asking, since: Instant | None = None) -> dict[str, Any]:

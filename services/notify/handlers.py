@@ -178,9 +178,10 @@ class Handlers:
             )
             if _rule_of(telling, directory) is not None:
                 batch.tellings.append(telling)
-            charge = directory.carriers[0].charge if directory.carriers else 0
-            if (order := wanted(data, dossier, charge)) is not None and dossier.contact_ref is not None:
-                batch.orders.append((replace(dossier), *order))
+            if (order := wanted(data, dossier)) is not None and dossier.contact_ref is not None:
+                kind, fee = order
+                carrier = directory.carrier_for(dossier.agency, kind)
+                batch.orders.append((replace(dossier), kind, fee + (carrier.charge if carrier else 0)))
         return faults
 
     async def _overtake(self, connection: Connection, batch: Batch) -> None:
@@ -378,7 +379,7 @@ class Handlers:
             dossier=notice.dossier,
             agency=notice.agency,
             kind="deliver",
-            carrier=self._carrier(),
+            carrier=self._carrier(notice.agency, "deliver"),
             state="planned",
             contact_ref=notice.recipient,
             fee_to_collect=0,
@@ -396,7 +397,7 @@ class Handlers:
                     dossier=dossier.code,
                     agency=dossier.agency,
                     kind=kind,
-                    carrier=self._carrier(),
+                    carrier=self._carrier(dossier.agency, kind),
                     state="planned",
                     contact_ref=dossier.contact_ref,
                     fee_to_collect=fee,
@@ -404,9 +405,9 @@ class Handlers:
                 )
             )
 
-    def _carrier(self) -> str:
-        carriers = self._directory.carriers
-        return carriers[0].name if carriers else "none"
+    def _carrier(self, agency: str, kind: Kind) -> str:
+        carrier = self._directory.carrier_for(agency, kind)
+        return carrier.name if carrier else "none"
 
     # -- writing
 
@@ -454,6 +455,7 @@ def _rule_of(telling: Telling, directory: Directory) -> NoticeRule | None:
         agency=telling.agency,
         procedure=facts["procedure"],
         return_by=facts.get("return_by", "counter"),
+        channel=facts.get("channel"),
         day=local_day(telling.happened),
     )
 

@@ -68,6 +68,7 @@ class Dossier:
     procedure: str = ""
     contact_ref: str | None = None
     return_by: str = "counter"
+    channel: str | None = None
     received_at: datetime | None = None
     due_at: datetime | None = None
     fee: int = 0
@@ -91,7 +92,7 @@ def follow(dossier: Dossier, data: DossierEvent, happened: datetime) -> None:
     )
     if isinstance(data, DossierSubmitted | DossierReceived):
         dossier.deciding_agency, dossier.contact_ref = data.deciding_agency, data.contact_ref
-        dossier.return_by, dossier.fee = data.return_by, data.fee
+        dossier.return_by, dossier.fee, dossier.channel = data.return_by, data.fee, data.channel
     if isinstance(data, DossierReceived):
         dossier.received_at = happened
     if data.short == "dossier.corrected":
@@ -147,6 +148,7 @@ def facts_of(data: DossierEvent, dossier: Dossier) -> dict[str, Any]:
         "agency": dossier.agency,
         "procedure": dossier.procedure,
         "return_by": dossier.return_by,  # for the rule, not for the text
+        "channel": dossier.channel,  # likewise
     }
     if dossier.due_at is not None:
         facts["due"] = format_instant(dossier.due_at)

@@ -69,17 +69,18 @@ class Order:
         return 0 < _RANK[self.state] < _RANK["delivered"]
 
 
-def wanted(data: DossierEvent, dossier: Dossier, charge: int) -> tuple[Kind, int] | None:
-    """The order that an act asks for, and the fee to collect at the door in đồng: what is unpaid and the carrier's charge.
+def wanted(data: DossierEvent, dossier: Dossier) -> tuple[Kind, int] | None:
+    """The order that an act asks for, and what is still unpaid and to be collected at the door in đồng, without the carrier's
+    charge.
 
     The applicant's choice: the result is brought when it is to be returned by post, papers are fetched when they are
     submitted by post. Call it after `follow`.
     """
     match data:
         case DossierResolved() if dossier.return_by == "postal":
-            return "deliver", dossier.unpaid + charge
+            return "deliver", dossier.unpaid
         case DossierSubmitted(channel="postal", previous=None):
-            return "collect", charge
+            return "collect", 0
     return None
 
 

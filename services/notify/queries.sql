@@ -1,7 +1,7 @@
 -- The statements of notify. Rows go in as one JSON array: a batch is one statement.
 
 -- name: dossiers_lock
-SELECT code, state, agency, deciding_agency, procedure, contact_ref, return_by, received_at, due_at, fee, paid,
+SELECT code, state, agency, deciding_agency, procedure, contact_ref, return_by, channel, received_at, due_at, fee, paid,
        last_paid, sequence, recorded
 FROM notify.dossier WHERE code = ANY ($1::text[]) ORDER BY code FOR UPDATE
 
@@ -10,7 +10,7 @@ INSERT INTO notify.dossier
 SELECT * FROM jsonb_populate_recordset(NULL::notify.dossier, $1)
 ON CONFLICT (code) DO UPDATE SET state = excluded.state, agency = excluded.agency,
     deciding_agency = excluded.deciding_agency, procedure = excluded.procedure, contact_ref = excluded.contact_ref,
-    return_by = excluded.return_by, received_at = excluded.received_at, due_at = excluded.due_at, fee = excluded.fee,
+    return_by = excluded.return_by, channel = excluded.channel, received_at = excluded.received_at, due_at = excluded.due_at, fee = excluded.fee,
     paid = excluded.paid, last_paid = excluded.last_paid, sequence = excluded.sequence, recorded = excluded.recorded
 
 -- name: dossiers_publish

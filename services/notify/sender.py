@@ -624,14 +624,20 @@ class Sender:
     # -- the post
 
     async def _post(self, now: datetime) -> None:
-        """Hands orders to the first carrier of the bundle. A carrier takes an order's id once: an unknown outcome is
-        repeated under it."""
-        carriers = self._service.directory.current.carriers
+        """Hands each order to the carrier that the bundle has for its agency and kind. A carrier takes an order's id once:
+        an unknown outcome is repeated under it."""
+        directory = self._service.directory.current
         async with self._service.pool.acquire() as connection:
             rows = await connection.fetch(self._store.queries["orders_due"], now, CLAIM)
-            if not carriers or not rows:
-                return
-            carrier = carriers[0]
+        by_carrier: dict[str, tuple[CarrierEntry, list[Any]]] = {}
+        for row in rows:
+            if (carrier := directory.carrier_for(row["agency"], row["kind"])) is not None:
+                by_carrier.setdefault(carrier.name, (carrier, []))[1].append(row)
+        for carrier, of_it in by_carrier.values():
+            await self._hand_over(carrier, of_it, now)
+
+    async def _hand_over(self, carrier: CarrierEntry, rows: Sequence[Any], now: datetime) -> None:
+        async with self._service.pool.acquire() as connection:
             file = File(self._settings.postal_file) if carrier.kind == "file" else None
             mark = file.end() if file is not None else None
             begun = await connection.fetch(

@@ -261,8 +261,8 @@ class NoticeRule(Entry):
 
     `post_if_undelivered`: a letter follows an SMS that did not arrive in time (it costs). `urgent`: it does not wait for
     the morning, for the budget, or behind what is not urgent. A rule may be for an agency and those below it, for one
-    procedure, for one way of returning the result, and for acts from `valid_from` to `valid_to`, local days, both inside;
-    of several that fit an act the narrowest counts. `enabled: false`: nobody is told.
+    procedure, for one way of returning the result, for one channel by which dossiers come, and for acts from `valid_from`
+    to `valid_to`, local days, both inside; of several that fit an act the narrowest counts. `enabled: false`: nobody is told.
     """
 
     act: Annotated[str, AfterValidator(_act)]
@@ -275,6 +275,7 @@ class NoticeRule(Entry):
     agency: AgencyCode | None = None
     procedure: Identifier | None = None
     return_by: Literal["counter", "postal", "online"] | None = None
+    channel: Literal["counter", "online", "postal"] | None = None
     valid_from: date | None = None
     valid_to: date | None = None
 
@@ -321,6 +322,9 @@ class CarrierEntry(Entry):
     """A postal carrier. `charge` in đồng is added to the fee that is collected at the door; `price` is what an order costs
     the agency.
 
+    It may be for an agency and those below it, and for one kind of order alone; of several the nearest to the agency counts,
+    of equals the first.
+
     `track_url`: where its orders are asked for (`GET track_url?id=`) besides what it reports by itself; `states`: its words
     for the states of an order, and ours for them.
     """
@@ -332,6 +336,8 @@ class CarrierEntry(Entry):
     secret_env: Identifier | None = None
     charge: Money = 0
     price: Money = 0
+    agency: AgencyCode | None = None
+    kinds: Annotated[tuple[Literal["collect", "deliver"], ...], Field(min_length=1)] = ("collect", "deliver")
     track_url: Url | None = None
     states: dict[Annotated[str, Field(min_length=1, max_length=100)], PostalState] = {}
 

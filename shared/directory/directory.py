@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from shared.clock import Calendar
 from shared.clock import calendar_for as version_for
@@ -319,23 +319,39 @@ class Directory:
             rules[rule.act] = (*rules.get(rule.act, ()), rule)
         return rules
 
-    def notice_for(self, act: str, *, agency: str, procedure: str, return_by: str, day: date) -> NoticeRule | None:
+    def carrier_for(self, agency: str, kind: Literal["collect", "deliver"]) -> CarrierEntry | None:
+        """Who fetches or brings for an agency: of the carriers that do it, the one that is nearest to it, of equals the first."""
+        fitting = [
+            (distance, place, carrier)
+            for place, carrier in enumerate(self.carriers)
+            if kind in carrier.kinds and (distance := self._distance(agency, carrier.agency)) is not None
+        ]
+        return min(fitting, key=lambda each: each[:2])[2] if fitting else None
+
+    def notice_for(
+        self, act: str, *, agency: str, procedure: str, return_by: str, day: date, channel: str | None = None
+    ) -> NoticeRule | None:
         """Who is told of an act of that local day, and how; None: nobody is.
 
-        Of the rules that fit, the one for the procedure, then for the nearest agency, then for the way of returning, then
-        the one that came into force last.
+        Of the rules that fit, the one for the procedure, then for the nearest agency, then for the way of returning, then for
+        the channel, then the one that came into force last.
         """
         fitting = [
-            (rule.procedure is not None, -distance, rule.return_by is not None, rule.valid_from or date.min, rule)
+            (
+                (rule.procedure is not None, -distance, rule.return_by is not None, rule.channel is not None),
+                rule.valid_from or date.min,
+                rule,
+            )
             for rule in self._rules.get(act, ())
             if rule.procedure in (None, procedure)
             and rule.return_by in (None, return_by)
+            and rule.channel in (None, channel)
             and valid_on(rule, day)
             and (distance := self._distance(agency, rule.agency)) is not None
         ]
         if not fitting:
             return None
-        rule = max(fitting, key=lambda each: each[:4])[4]
+        rule = max(fitting, key=lambda each: each[:2])[2]
         return rule if rule.enabled else None
 
     def _distance(self, agency: str, above: str | None) -> int | None:

@@ -282,7 +282,7 @@ def _notice_faults(parts: Parts, current: Site | None) -> Iterator[Fault]:
 
 def _rule_identity(rule: NoticeRule) -> tuple[Hashable, ...]:
     """None stands for a field that cannot be read, so what a rule leaves out is said otherwise."""
-    narrowed = (rule.agency, rule.procedure, rule.return_by, rule.valid_from)
+    narrowed = (rule.agency, rule.procedure, rule.return_by, rule.channel, rule.valid_from)
     return (rule.act, rule.to, *("any" if each is None else each for each in narrowed))
 
 
@@ -295,6 +295,9 @@ def _connection_faults(parts: Parts, current: Site | None) -> Iterator[Fault]:
     )
     for section, entries in sections:
         yield from _twice(entries, lambda entry: (entry.name,), f"/{section}/{{}}/name", "this name")
+    for index, carrier in parts.carriers.items():
+        if carrier.agency is not None and carrier.agency not in known:
+            yield Fault(f"/carriers/{index}/agency", f"no agency has the code {carrier.agency}")
     for section, entry_places in sections[:2]:
         for index, entry in entry_places.items():
             if isinstance(entry, PortalEntry) or (section, index) in parts.misshapen:

@@ -1109,6 +1109,12 @@ async def test_preview(notify: RunningSite) -> None:
     shown = await ask(template="received", data={"code": "H55.242-301012-0001", "due": "05/03/2031 17:00"})
     assert (shown["encoding"], shown["parts"]) == ("gsm7", 1)
     assert "H55.242-301012-0001" in shown["text"]
+    prices = {entry.name: entry.price for entry in notify.services["notify"].directory.current.providers}
+    long = await ask(text="Hồ sơ " * 30, costs=True)
+    assert long["parts"] > 1
+    assert {each["provider"]: each["cost"] for each in long["costs"]} == {
+        name: price * long["parts"] for name, price in prices.items()
+    }
     for wrong in (
         {},
         {"text": "a", "template": "received"},

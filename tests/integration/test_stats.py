@@ -457,7 +457,7 @@ async def what_is_entered_counts_until_it_is_taken_back(site: RunningSite, befor
         return next(each for each in index["transparency"] if each["code"] == "DOSSIER_SYNC")
 
     assert line(before)["score"] is None
-    for agency, counts in ((COMMUNE, (90, 100)), ("H55.243", (20, 20)), (COMMUNE, (80, 100))):
+    for agency, counts in ((COMMUNE, (90, 100)), ("H55.241", (20, 20)), (COMMUNE, (80, 100))):
         done = await client.post(
             "/v1/index766/entered",
             json={**body, "agency": agency, "numerator": counts[0], "denominator": counts[1]},
@@ -471,7 +471,7 @@ async def what_is_entered_counts_until_it_is_taken_back(site: RunningSite, befor
     )  # 6 points for all, the newest counts
     known = datetime.now(UTC).isoformat()
     entered = (await get(client, "/v1/index766/entered", **asked))["items"]
-    assert {(item["agency"], item["numerator"]) for item in entered} == {(COMMUNE, 80), ("H55.243", 20)}
+    assert {(item["agency"], item["numerator"]) for item in entered} == {(COMMUNE, 80), ("H55.241", 20)}
     assert (await leader.post("/v1/index766/entered", json={**body, "numerator": None, "denominator": None})).is_success
     assert line(await get(client, "/v1/index766", **asked))["numerator"] == 20
     assert line(await get(client, "/v1/index766", known_at=known, **asked))["numerator"] == 100

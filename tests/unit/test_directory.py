@@ -215,6 +215,12 @@ notices:
   - {act: received, template: stopped, agency: H55.242, valid_from: 2026-01-01, valid_to: 2026-12-31}
   - {act: received, template: extended, agency: H55.242, valid_from: 2026-07-01}
   - {act: received, template: resolved, procedure: "1", agency: H55, enabled: false}
+  - {act: received, template: returned, agency: H55, channel: online}
+carriers:
+  - {name: a, kind: file}
+  - {name: b, kind: file, agency: H55, kinds: [deliver]}
+  - {name: c, kind: file, agency: H55.242, kinds: [deliver]}
+  - {name: d, kind: file, agency: H55.242, kinds: [deliver]}
 """
             ),
         )[0]
@@ -229,7 +235,16 @@ notices:
     assert template(procedure="2", day=date(2026, 1, 1)) == "stopped"
     assert template(procedure="2", day=date(2025, 12, 31)) == "refused"
     assert template(procedure="2") == "extended"
+    assert template(agency="H55", procedure="2", channel="online") == "returned"
+    assert template(agency="H55", procedure="2", channel="postal") == "refused"
+    assert template(procedure="2", channel="online") == "extended"  # the nearer agency's goes first
     assert template() is None  # the one for the procedure, and it is switched off
+    for agency, kind, name in (
+        ("H55.242", "deliver", "c"), ("H55", "deliver", "b"), ("H55.242", "collect", "a"), ("H31", "deliver", "a")
+    ):  # fmt: skip
+        carrier = directory.carrier_for(agency, kind)  # type: ignore[arg-type]
+        assert carrier is not None
+        assert carrier.name == name
     assert directory.template("received", day=date(2026, 6, 30)).text == "cũ {code}"
     assert directory.template("received", day=date(2026, 7, 1)).text == "mới {code}"
     assert directory.template("received", day=date(2025, 7, 1)).version == 1

@@ -29,11 +29,11 @@ def order(state: PostalState = "planned") -> Order:
 def test_the_applicants_choice() -> None:
     resolved = DossierResolved(**BASE, previous=4, state=9, result="granted")
     dossier = Dossier("H55.242-261012-0001", return_by="postal", fee=50000, paid=20000)
-    assert wanted(resolved, dossier, 30000) == ("deliver", 60000)
+    assert wanted(resolved, dossier) == ("deliver", 30000)
     dossier.paid = 60000
-    assert wanted(resolved, dossier, 30000) == ("deliver", 30000)
+    assert wanted(resolved, dossier) == ("deliver", 0)
     dossier.return_by = "counter"
-    assert wanted(resolved, dossier, 30000) is None
+    assert wanted(resolved, dossier) is None
     submitted = DossierSubmitted(
         **BASE | {"due_at": None},
         previous=None,
@@ -44,7 +44,7 @@ def test_the_applicants_choice() -> None:
         return_by="counter",
         applicant_kind="citizen",
     )
-    assert wanted(submitted, dossier, 0) == ("collect", 0)
+    assert wanted(submitted, dossier) == ("collect", 0)
 
 
 def test_ordered_once() -> None:
