@@ -77,6 +77,50 @@ def stand(events: Events) -> Standing:
     return s
 
 
+def stand_leg(events: Events) -> tuple[str, Standing] | None:
+    """Who works on a leg, and how it stands: received when delivered, ended when completed or returned. None: nobody has
+    it, or not any more (recalled)."""
+    agency, s = "", Standing()
+    for e in sorted(events, key=lambda e: e.time):
+        name = e.type.removeprefix("transfer.")
+        if s.ended is not None or s.refused is not None:
+            break
+        if name == "delivered":
+            agency, s.received, s.due = e.data["to"], e.time, e.data["due_at"]
+        elif name == "refused":
+            agency, s.received, s.refused = e.data["to"], None, e.time
+        elif name in ("completed", "returned") and s.received is not None:
+            s.ended = s.judged = e.time
+            s.elapsed = e.time - s.received
+        elif name == "recalled":
+            return None
+    return (agency, s) if s.received is not None or s.refused is not None else None
+
+
+def works(
+    register: Iterable[tuple[str, Events]], legs: Mapping[str, Sequence[Events]], at: datetime, known: datetime
+) -> Any:
+    """Who works on what: each leg, and the dossiers of which nobody else has, or had and ended, a leg."""
+    for agency, events in register:
+        visible = seen(events, at, known)
+        s = stand(visible)
+        told = events[-1].data
+        elsewhere = False
+        for acts in legs.get(events[0].envelope.subject, ()):
+            found = stand_leg([e for e in acts if e.recorded <= known and e.time <= at])
+            if found is not None:
+                whom, leg = found
+                leg.channel, leg.procedure = channel_of(events), told["procedure"]
+                elsewhere = elsewhere or leg.refused is None
+                yield whom, leg, []
+        if not elsewhere:
+            yield agency, s, visible
+
+
+def channel_of(events: Events) -> str:
+    return str(next(e.data["channel"] for e in reversed(events) if "channel" in e.data))
+
+
 def ended_how(s: Standing) -> str:
     assert s.judged is not None
     assert s.due is not None
@@ -124,6 +168,7 @@ def indicators(
     by: str = "receiving",
     procedure: str | None = None,
     channel: str | None = None,
+    legs: Mapping[str, Sequence[Events]] | None = None,
 ) -> dict[str, Any]:
     """The Indicators JSON but for documents and freshness."""
     start = datetime(first.year, first.month, first.day, tzinfo=HANOI)
@@ -136,9 +181,12 @@ def indicators(
     extended = refused = listed = digitised = rated = content = 0
     took: list[Decimal] = []
     index = {"counted": 0, "in_time": 0}
-    for agency, events in register:
-        visible = seen(events, judged, known_at)
-        s = stand(visible)
+    if by == "working":
+        cases = list(works(register, legs or {}, judged, known_at))
+    else:
+        walked = [(agency, seen(events, judged, known_at)) for agency, events in register]
+        cases = [(agency, stand(visible), visible) for agency, visible in walked]
+    for agency, s, visible in cases:
         if (s.deciding if by == "deciding" else agency) not in agencies or procedure not in (None, s.procedure):
             continue
         if channel not in (None, s.channel):

@@ -1,7 +1,7 @@
 """Random registers: dossiers with late, corrected, paused, extended, withdrawn and refused acts, as events."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -240,6 +240,52 @@ class Life:
                 self.correct()
             else:
                 self.rng.choice(self.may())()
+
+
+def transfers(seed: int, lives: Sequence[tuple[str, Sequence[Told]]]) -> dict[str, list[list[Told]]]:
+    """Legs of some of these dossiers, by code: delivered, and mostly ended in one way or another."""
+    rng = random.Random(seed + 1)
+    found: dict[str, list[list[Told]]] = {}
+    for agency, events in lives:
+        code, sequence, recorded = events[0].envelope.subject, 0, BEGIN
+        for step in range(1, rng.choice((0, 0, 1, 1, 2)) + 1):
+            now = BEGIN + timedelta(days=rng.randint(0, 70), hours=rng.randint(0, 23))
+            leg: dict[str, Any] = {
+                "transfer": uuid7(),
+                "dossier": code,
+                "step": step,
+                "from": agency,
+                "to": rng.choice(AGENCIES),
+                "attempt": 1,
+                "due_at": now + rng.choice(STEPS),
+                "agency": agency,
+            }
+            ends: tuple[tuple[str, dict[str, Any]], ...] = (
+                ("completed", {"result": "granted"}),
+                ("returned", {"reason": "thiếu", "need": "supplement"}),
+                ("refused", {"reason": "không thuộc thẩm quyền", "next_steps": ("request-again",)}),
+                ("recalled", {"reason": "đã rút"}),
+            )
+            acts: list[Told] = []
+            for short, extra in (("delivered", {}), *([rng.choice(ends)] if rng.random() < 0.8 else [])):
+                event = EVENTS[f"transfer.{short}"](**leg, **extra)
+                recorded, sequence = max(recorded, now + rng.choice(LAGS)), sequence + 1
+                envelope = Envelope(
+                    topic="lienthong.transfer.v1",
+                    id=uuid7(),
+                    source="/sites/H55/routing",
+                    type=event.short,
+                    subject=code,
+                    time=now,
+                    recorded=recorded,
+                    sequence=sequence,
+                    mode="live",
+                    data=event.to_json(),
+                )
+                acts.append(Told(event.short, envelope.id, now, recorded, leg, envelope))
+                now += timedelta(minutes=1) + rng.choice(STEPS)
+            found.setdefault(code, []).append(acts)
+    return found
 
 
 def register(seed: int, dossiers: int = 25) -> list[tuple[str, list[Told]]]:

@@ -24,10 +24,13 @@ from shared.store.queries import Queries
 from shared.store.room import RoomInPostgres
 from tests.harness import Backing
 from tests.property import indicator_oracle as oracle
-from tests.property.indicator_register import AGENCIES, BEGIN, PROCEDURES, Told, register
+from tests.property.indicator_register import AGENCIES, BEGIN, PROCEDURES, Told, register, transfers
 
 FIRST = date(2026, 1, 1)
-EMPTY = "TRUNCATE stats.dossier, stats.fact, stats.extension, stats.rating, stats.restatement, stats.asked, stats.inbox"
+EMPTY = (
+    "TRUNCATE stats.dossier, stats.fact, stats.extension, stats.rating, stats.restatement, stats.asked, stats.inbox, "
+    "stats.leg, stats.leg_fact"
+)
 
 
 class Projection:
@@ -99,28 +102,30 @@ def instants(rng: random.Random, lives: Sequence[tuple[str, Sequence[Told]]]) ->
 async def test_sql_agrees_with_the_oracle(projection: Projection, seed: int) -> None:
     rng = random.Random(seed)
     lives = register(seed)
+    legs = transfers(seed, lives)
+    lines = [("", [told for acts in each for told in acts]) for each in legs.values()]
     async with projection.pool.acquire() as connection:
         await connection.execute(EMPTY)
-    for batch in batches(lives, rng):
+    for batch in batches([*lives, *lines], rng):
         assert await projection.apply(batch) == 0
     async with projection.pool.acquire() as connection:
         for _ in range(12):
-            as_of, known_at = instants(rng, lives)
+            as_of, known_at = instants(rng, [*lives, *lines])
             first = FIRST + timedelta(days=rng.randint(0, 80))
             last = first + timedelta(days=rng.choice((0, 6, 30, 90)))
             if local_midnight(first) > as_of:
                 continue
             whom = frozenset(rng.sample(AGENCIES, rng.randint(1, 3)))
-            by = rng.choice(("receiving", "receiving", "deciding", "working"))
+            by = rng.choice(("receiving", "receiving", "deciding", "working", "working"))
             procedure = rng.choice((None, None, PROCEDURES[0][0]))
             channel = rng.choice((None, None, None, "online", "postal"))
             period = Period(local_midnight(first), min(as_of, last_instant(last)))
             question = Question(sorted(whom), period, known_at, cast(Any, by), procedure, None, cast(Any, channel))
             found = await projection.figures(connection, question)
             expected = oracle.indicators(
-                lives, whom, first, last, as_of, known_at, by=by, procedure=procedure, channel=channel
+                lives, whom, first, last, as_of, known_at, by=by, procedure=procedure, channel=channel, legs=legs
             )
-            if by == "working":  # nobody else works on these; extensions and ratings are the receiving agency's
+            if by == "working":  # extensions and ratings are the receiving agency's
                 expected |= {"extended": 0, "satisfaction": oracle.percent(0, 0)}
             if by != "receiving" or (procedure, channel) != (
                 None,
