@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
 import pytest
@@ -195,19 +196,30 @@ def test_not_in_metrics_reports_and_pages_outside_its_tier(lived: tuple[Up, str]
         "notify": ["/metrics", f"/v1/notices?dossier={code}", "/v1/postal-orders", "/v1/parked"],
         "stats": ["/metrics", "/", "/v1/parked"],
     }
+    held = urlencode({"at": "stats", "topic": "lienthong.dossier.v1", "key": code})
+    pages = ["/desk", f"/desk/dossiers/{code}", "/desk/register", "/desk/petitions", "/desk/returned"]
+    asked["intake"] += [*pages, "/parked", f"/parked/key?{held}"]
+    asked["notify"] += ["/notices", f"/notices?dossier={code}", "/v1/postal-tasks"]
+    asked["stats"] += ["/dossiers?agency=H55&subtree=true&from=2026-01-01&to=2026-12-31&cell=received.total"]
     report = "/v1/reports/II.06a?agency=H55&subtree=true&from=2026-01-01&to=2026-12-31&format="
     asked["stats"] += [report + form for form in ("json", "csv", "xlsx")]
+    shown = set[tuple[str, str]]()
     for role in (Role.AUDITOR, Role.OPERATOR):
         for service, paths in asked.items():
             with up.http(service, role) as http:
                 for path in paths:
                     answer = http.get(path)
                     assert answer.status_code in (200, 403), (path, answer.text)
+                    if answer.status_code == 200:
+                        shown.add((service, path))
                     content = answer.content
                     if content.startswith(b"PK"):
                         with zipfile.ZipFile(io.BytesIO(content)) as sheet:
                             content = b"".join(sheet.read(name) for name in sheet.namelist())
                     assert not given_away(content), (role, path)
+    assert {(service, path) for service, paths in asked.items() for path in paths} - shown <= {
+        ("intake", "/v1/petitions")  # neither of them may read petitions
+    }
     for command in (["parked", "list"], ["verify", code, "--out", tmp_path / "export.json"], ["explain", code]):
         ran = lienthong(*command, "--json", data=up.data)
         assert not given_away((ran.stdout + ran.stderr).encode()), command
