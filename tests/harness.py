@@ -224,7 +224,7 @@ class RawBus:
         self, *records: Envelope | tuple[str, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
     ) -> None:
         """Puts envelopes, or (topic, key, value, headers), on their topics in this order."""
-        producer = AIOKafkaProducer(bootstrap_servers=self._settings.bootstrap, acks="all")
+        producer = AIOKafkaProducer(bootstrap_servers=self._settings.bootstrap, acks="all", max_request_size=8 << 20)
         await producer.start()
         try:
             for record in records:

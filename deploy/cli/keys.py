@@ -12,7 +12,7 @@ from deploy.cli.console import print_json, progress, say
 from deploy.cli.errors import CommandFailed
 from deploy.cli.options import AsJson, Data
 from deploy.cli.site import KnownSite, find_site
-from shared.security.keys import KEPT, RELOADED_WITHIN, Kind, prepare, swap
+from shared.security.keys import FILES, KEPT, RELOADED_WITHIN, prepare, swap
 
 app = typer.Typer(help="The site's keys.", no_args_is_help=True)
 
@@ -30,11 +30,13 @@ def rotate(
     ] = 24.0,
     as_json: AsJson = False,
 ) -> None:
-    """Change the key that signs and the key that wraps, while the site works.
+    """Change the keys that sign and those that wrap, for this site and towards linked ones, while the site works.
 
     First every process learns the new keys, then they are used. Tokens of the old key are accepted for --overlap hours
     (0 after a theft); what it wrapped stays readable, and is wrapped anew in the background; the old private keys are
-    kept for 400 days, public ones for good. The key of keyed hashes stays: tracking pins are printed on receipts.
+    kept for 400 days, public ones for good. Linked sites are told, and take what the old key signed for 30 days more
+    (after --overlap 0 no more than until they are told). The key of keyed hashes stays: tracking pins are printed on
+    receipts.
 
     \b
     Example:
@@ -42,7 +44,7 @@ def rotate(
     """
     site = find_site(data)
     site.tokens()  # says what to do when there are no keys
-    kinds: tuple[Kind, ...] = ("site", "data")
+    kinds = tuple(kind for kind, file in FILES.items() if (site.keys / file).exists())
     coming = prepare(site.keys, kinds, datetime.now(UTC))
     if _running(site):
         with progress() as bar:

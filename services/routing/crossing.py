@@ -27,7 +27,7 @@ from services.routing.link_store import Link, LinkStore
 from services.routing.store import Copy, Sealed, Store
 from services.routing.transfer import Transfer, Walk
 from services.routing.views import Views
-from services.routing.wire import MAX_HOPS, Letter, Refused, letter
+from services.routing.wire import MAX_HOPS, UNREADABLE, Letter, Refused, letter
 from shared.contracts.codes import format_instant, parse_instant
 from shared.contracts.envelope import ContractError, Envelope, parse
 from shared.contracts.events import (
@@ -281,6 +281,8 @@ class Arriving:
 
     def take(self, each: Letter) -> str:
         """Raises Refused."""
+        if each.kind == UNREADABLE:
+            raise Refused("bad-envelope")
         if each.to != self._crossing.site:
             return self._pass_on(each)
         try:

@@ -23,7 +23,8 @@ Side = Literal["upper", "lower"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A peer as the database knows it. `side` is the peer's; `bus`: where an upper peer's bus is dialled."""
+    """A peer as the database knows it. `side` is the peer's; `bus`: where an upper peer's bus is dialled; `knows`: the
+    signing keys of ours that it knows."""
 
     peer: str
     side: Side
@@ -45,6 +46,7 @@ class Link:
     confirmed: Place
     recovering: bool
     received: Place
+    knows: frozenset[str] = frozenset()
 
     def name_on(self, site: str) -> str:
         """The link's name, the same at both ends: the lower site's code."""
@@ -96,6 +98,7 @@ def link_of(row: Any) -> Link:
         Place(row["confirmed_epoch"], row["confirmed_number"]),
         row["recovering"],
         Place(row["in_epoch"], row["in_number"]),
+        frozenset(row["knows"]),
     )
 
 
@@ -119,7 +122,10 @@ class LinkStore:
 
     async def links(self, connection: Connection) -> list[Link]:
         """All of them, the upper one first."""
-        return [link_of(row) for row in await connection.fetch(self._queries["links"])]
+        return [link_of(row) for row in await connection.fetch(self._queries["links"], None)]
+
+    async def link(self, connection: Connection, peer: str) -> Link:
+        return link_of(await connection.fetchrow(self._queries["links"], peer))
 
     async def put(
         self,
@@ -152,9 +158,11 @@ class LinkStore:
         offset_ms: int,
         complete: datetime | None,
         reaches: Collection[str],
+        keys: Mapping[str, Any] | None,
+        knows: Collection[str],
     ) -> bool:
-        """False when a later control record was heard before."""
-        values = (peer, tick, offset_ms, complete, sorted(reaches))
+        """False when a later control record was heard before. `keys`: the peer's, as it announces them now; `knows`: ours."""
+        values = (peer, tick, offset_ms, complete, sorted(reaches), keys, sorted(knows))
         return await connection.fetchval(self._queries["link_heard"], *values) is not None
 
     async def refused(self, connection: Connection, peer: str, reason: str, count: int = 1) -> None:

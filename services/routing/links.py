@@ -21,9 +21,12 @@ from services.routing.link_store import Incoming, Link, LinkStore, Side
 from services.routing.wire import (
     Batch,
     Control,
+    Letter,
+    PublicKeys,
     Refused,
     batch_record,
     control_record,
+    letter_of,
     open_record,
     read_letter,
 )
@@ -31,10 +34,10 @@ from shared.bus.connection import BusSettings
 from shared.bus.line import Arrived, Line, LineDown, Reading
 from shared.contracts.codes import format_instant, local_day, parse_instant
 from shared.contracts.events import link_topics
-from shared.observe.metrics import LINK_CLOCK, LINK_SILENT, LINK_WAITING, Metrics
+from shared.observe.metrics import LINK_CLOCK, LINK_REFUSED, LINK_SILENT, LINK_WAITING, Metrics
 from shared.security.peers import Identity
 from shared.service import Service, age
-from shared.store.pool import TRANSIENT_ERRORS, Connection
+from shared.store.pool import TRANSIENT_ERRORS, Connection, passes_by_itself
 
 log = structlog.get_logger("lienthong.links")
 
@@ -132,38 +135,44 @@ class Links:
     async def _run(self, side: Side) -> None:
         """Serves the links whose peers are on this side. Whatever breaks, it begins again with a new line."""
         line: Line | None = None
-        dialled: object = None
-        pause = 0.2
-        name = f"links-{side}"
-        while True:
-            self._service.beat(name)
-            peers = [p for p in self._crossing.peers if p.side == side and p.state != "invited" and not p.paused]
-            where = peers[0].bus if peers and side == "upper" else None
-            if line is not None and (not peers or where != dialled):
-                await line.close()
-                line = None
-                self.connected[side] = False
-            if not peers:
-                await asyncio.sleep(0.2)
-                continue
-            try:
-                if line is None:
-                    line, dialled = self._line(where), where
-                await line.open()
-                await self._turn(line, peers)
-                self.connected[side] = True
-                pause = 0.2
-            except Exception as error:  # nothing that one record does may end the loop without closing its line
-                self.connected[side] = False
-                if isinstance(error, (LineDown, asyncpg.PostgresError, *TRANSIENT_ERRORS)):
-                    log.info("line-down", side=side, error=str(error) or type(error).__name__)
-                else:
-                    log.error("line-failed", side=side, exc_info=error)
-                if line is not None:
-                    await line.close()
-                    line = None
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 2.0)
+
+        async def hang_up() -> None:
+            nonlocal line
+            self.connected[side] = False
+            if line is not None:
+                ended, line = line, None
+                await ended.close()
+
+        try:
+            dialled: object = None
+            pause = 0.2
+            name = f"links-{side}"
+            while True:
+                self._service.beat(name)
+                peers = [p for p in self._crossing.peers if p.side == side and p.state != "invited" and not p.paused]
+                where = peers[0].bus if peers and side == "upper" else None
+                if line is not None and (not peers or where != dialled):
+                    await hang_up()
+                if not peers:
+                    await asyncio.sleep(0.2)
+                    continue
+                try:
+                    if line is None:
+                        line, dialled = self._line(where), where
+                    await line.open()
+                    await self._turn(line, peers)
+                    self.connected[side] = True
+                    pause = 0.2
+                except Exception as error:  # nothing that one record does may end the loop without closing its line
+                    if isinstance(error, (LineDown, asyncpg.PostgresError, *TRANSIENT_ERRORS)):
+                        log.info("line-down", side=side, error=str(error) or type(error).__name__)
+                    else:
+                        log.error("line-failed", side=side, exc_info=error)
+                    await hang_up()
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 2.0)
+        finally:
+            await hang_up()
 
     def _line(self, where: Any) -> Line:
         if where is None:
@@ -237,7 +246,8 @@ class Links:
         for batch in _batches(rows):
             first = Place(batch[0]["epoch"], batch[0]["number"])
             way = link.way_out(self.site)
-            values.append(batch_record(self._identity, way, first, chain, [row["body"] for row in batch]))
+            texts = [row["body"] for row in batch]
+            values.append(batch_record(self._identity, way, first, chain, texts, link.knows))
             chain, upto = batch[-1]["chain"], Place(batch[-1]["epoch"], batch[-1]["number"])
         await line.send(self._topic_out(link), values)
         async with self._service.pool.acquire() as connection:
@@ -252,7 +262,7 @@ class Links:
         if now < talk.say_at:
             return
         async with self._service.pool.acquire() as connection:
-            state = next(each for each in await self._links.links(connection) if each.peer == link.peer)
+            state = await self._links.link(connection, link.peer)
             place = await self._links.read_in(connection, link.peer)
             moment = await self._service.log.now(connection)
             if talk.digests_of != (state.last, place.place) and now >= talk.digests_at:
@@ -270,13 +280,16 @@ class Links:
             "reaches": sorted(self.reaches) if link.side == "upper" else [],
             "complete": format_instant(moment) if state.sent == state.last and not state.recovering else None,
             "digests": talk.digests,
+            "keys": self._identity.announced,
+            "knows": sorted(state.signing_keys),
         }
         if talk.want is not None:
             said["want"] = list(talk.want)
         if talk.back is not None:
             said["back"] = talk.back
         tick = time.time_ns() // 1000
-        await line.send(self._topic_out(link), [control_record(self._identity, link.way_out(self.site), tick, said)])
+        record = control_record(self._identity, link.way_out(self.site), tick, said, state.knows)
+        await line.send(self._topic_out(link), [record])
         talk.say_at, talk.asks, talk.back = now + SAY_EVERY, False, None
 
     # -- in
@@ -285,9 +298,10 @@ class Links:
         """One record, in one transaction: its effect, the ledger, and where the next one is read."""
         async with self._service.pool.acquire() as connection, connection.transaction():
             state = await self._links.lock_in(connection, link.peer)
+            link = await self._links.link(connection, link.peer)  # with the keys as the record before has left them
             await self._links.moved(connection, link.peer, state.topic_id, record.offset + 1)
             try:
-                good = open_record(record.value, link.way_in(self.site), link.signing_keys)
+                good = open_record(record.value, link.way_in(self.site), link.signing_keys, datetime.now(UTC))
                 if isinstance(good, Control):
                     await self._heard(connection, link, good)
                 else:
@@ -306,13 +320,31 @@ class Links:
             await self._links.refused(connection, link.peer, "duplicate")
             return
         if verdict.verdict != "new":
+            if verdict.verdict == "fork":
+                # Other envelopes under numbers that are taken: its ledger was restored, and it does not know it yet.
+                await self._links.refused(connection, link.peer, "fork")
             talk.asks = True
             return
-        letters = [read_letter(text) for text in batch.texts[verdict.skip :]]
-        outcomes = await self._crossing.apply(connection, link, letters)
+        now = await self._service.log.now(connection)
+        letters = [letter_of(text, now) for text in batch.texts[verdict.skip :]]
+        outcomes = await self._applied(connection, link, letters)
         first = Place(batch.first.epoch, batch.first.number + verdict.skip)
         chain = chain_over(state.chain, batch.digests[verdict.skip :])[-1]
         await self._links.received(connection, link.peer, first, letters, outcomes, chain)
+
+    async def _applied(self, connection: Connection, link: Link, letters: Sequence[Letter]) -> list[str]:
+        """The outcomes of a batch; where it fails as a whole, its envelopes one by one: a bad one isolates itself alone."""
+        try:
+            async with connection.transaction():
+                return await self._crossing.apply(connection, link, letters)
+        except Exception as error:
+            if passes_by_itself(error):
+                raise
+            if len(letters) > 1:
+                return [outcome for each in letters for outcome in await self._applied(connection, link, [each])]
+            await self._links.refused(connection, link.peer, "failed")
+            log.error("link-envelope-failed", link=link.name_on(self.site), id=str(letters[0].id), exc_info=error)
+            return ["failed"]
 
     async def _heard(self, connection: Connection, link: Link, control: Control) -> None:
         """What the peer says of itself. Raises Refused (`not-readable`)."""
@@ -329,10 +361,13 @@ class Links:
             peer_sent = Place(*map(int, said["sent"]))
             digests = [(date.fromisoformat(day), _other(way), str(text)) for day, way, text in said["digests"] or ()]
             want = Place(*map(int, said["want"])) if "want" in said else None
+            keys = PublicKeys.model_validate(said["keys"]).model_dump() if "keys" in said else None
+            knows = [str(name) for name in said.get("knows", ())]
         except (KeyError, TypeError, ValueError):
             raise Refused("not-readable") from None
         offset = round((clock - datetime.now(UTC)).total_seconds() * 1000)
-        if not await self._links.heard(connection, link.peer, control.tick, offset, complete, reaches):
+        values = (link.peer, control.tick, offset, complete, reaches, keys, knows)
+        if not await self._links.heard(connection, *values):
             await self._links.refused(connection, link.peer, "replayed")
             return
         await self._links.put_theirs(connection, link.peer, digests)
@@ -493,3 +528,5 @@ def show_link(metrics: Metrics, link: Link, name: str, waiting: int) -> None:
     metrics.set(LINK_WAITING, waiting, name, link.outgoing)
     if link.offset_ms is not None:
         metrics.set(LINK_CLOCK, link.offset_ms / 1000, name)
+    for reason, count in link.refused.items():
+        metrics.total(LINK_REFUSED, count, name, reason)

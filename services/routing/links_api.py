@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.routing.link_store import Link, LinkStore
 from services.routing.links import Links
+from services.routing.wire import PublicKeys
 from shared.contracts.codes import AgencyCode, Name
 from shared.security.peers import Identity, PeerRefused, canonical, fingerprint, verify
 from shared.security.tokens import Principal, Role
@@ -21,15 +22,6 @@ from shared.web.problem import Problem, invalid, not_found
 
 OPERATORS = (Role.OPERATOR, Role.SERVICE)
 File_ = TypeVar("File_", "Invitation", "Reply")
-
-
-class PublicKeys(BaseModel):
-    """The public halves: of signing keys those in force, of sealing keys the newest."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    sign: Annotated[list[dict[str, str]], Field(min_length=1, max_length=8)]
-    seal: dict[str, str]
 
 
 class BusAddress(BaseModel):
@@ -95,9 +87,6 @@ def link_routes(service: Service, store: LinkStore, links: Links, identity: Iden
     def signed(content: dict[str, Any]) -> dict[str, Any]:
         return {**content, "jws": identity.sign(canonical(content))}
 
-    def keys() -> dict[str, Any]:
-        return {"sign": [dict(identity.public["sign"])], "seal": dict(identity.public["seal"])}
-
     async def found(name: str) -> Link:
         """A link by its name, or by its peer's code."""
         await links.refresh()
@@ -150,7 +139,7 @@ def link_routes(service: Service, store: LinkStore, links: Links, identity: Iden
                     "security": "SSL" if bus.security_protocol.endswith("SSL") else "PLAINTEXT",
                     "single": not bus.groups,
                 },
-                "keys": keys(),
+                "keys": identity.announced,
                 "ticket": ticket,
             }
         )
@@ -186,7 +175,7 @@ def link_routes(service: Service, store: LinkStore, links: Links, identity: Iden
                 "site": site,
                 "name": directory.site_name,
                 "upper": invitation.site,
-                "keys": keys(),
+                "keys": identity.announced,
                 "ticket": invitation.ticket,
             }
         )

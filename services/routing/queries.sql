@@ -227,9 +227,11 @@ ON CONFLICT (code) DO UPDATE SET dossier_sequence = excluded.dossier_sequence,
     transfer_sequence = excluded.transfer_sequence, sequence = excluded.sequence, recorded = excluded.recorded
 
 -- name: links
+-- All, or one.
 SELECT l.*, o.epoch, o.number, o.sent_epoch, o.sent_number, o.confirmed_epoch, o.confirmed_number, o.recovering,
        i.epoch AS in_epoch, i.number AS in_number
 FROM {schema}.link l JOIN {schema}.link_out o USING (peer) JOIN {schema}.link_in i USING (peer)
+WHERE $1::text IS NULL OR peer = $1
 ORDER BY l.side DESC, l.peer
 
 -- name: link_put
@@ -253,7 +255,8 @@ UPDATE {schema}.link SET paused = $2 WHERE peer = $1 RETURNING peer
 
 -- name: link_heard
 UPDATE {schema}.link
-SET heard = now(), tick = $2, offset_ms = $3, complete = coalesce($4, complete), reaches = $5
+SET heard = now(), tick = $2, offset_ms = $3, complete = coalesce($4, complete), reaches = $5, keys = coalesce($6, keys),
+    knows = $7
 WHERE peer = $1 AND tick < $2 RETURNING peer
 
 -- name: link_refused

@@ -6,18 +6,19 @@ sides tell each other (kind "control"). An envelope is text, too; its digest is 
 verifiable alone with the manifest and the signature.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.routing.link import BATCH, Place
 from shared.contracts.codes import format_instant, parse_instant, uuid7
-from shared.security.peers import Identity, Jwk, PeerRefused, canonical, verify
+from shared.security.peers import MOST_KEYS, Identity, Jwk, PeerRefused, canonical, verify
 
 Direction = Literal["up", "down"]
 MAX_RECORD: Final = 4 << 20  # bytes; what a topic of ours takes
@@ -31,6 +32,19 @@ class Refused(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+UNREADABLE: Final = "unreadable"
+"""The kind of an envelope that is none; it takes its number, and has no effect."""
+
+
+class PublicKeys(BaseModel):
+    """A site's public halves, as JWKs: its signing keys with their `until`, of sealing keys the newest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sign: Annotated[list[dict[str, str]], Field(min_length=1, max_length=MOST_KEYS)]
+    seal: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,15 @@ def read_letter(text: str) -> Letter:
         raise Refused("bad-envelope") from None
 
 
+def letter_of(text: str, now: datetime) -> Letter:
+    """An envelope as it stands in a good record; one that nobody can read is named by its digest."""
+    try:
+        return read_letter(text)
+    except Refused:
+        name = UUID(bytes=sha256(text.encode()).digest()[:16], version=5)
+        return Letter(name, UNREADABLE, now, "", "", (), {}, text)
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """One direction of one link: `link` is the lower site's code."""
@@ -134,23 +157,30 @@ class Control:
     said: Mapping[str, Any]
 
 
-def batch_record(identity: Identity, way: Way, first: Place, before: str, texts: Sequence[str]) -> bytes:
+def batch_record(
+    identity: Identity, way: Way, first: Place, before: str, texts: Sequence[str], known: Collection[str] = ()
+) -> bytes:
+    """`known`: the keys of ours that the receiver knows."""
     digests = [sha256(text.encode()).hexdigest() for text in texts]
     manifest = canonical(
         way.manifest(kind="envelopes", epoch=first.epoch, first=first.number, before=before, digests=digests)
     )
-    return orjson.dumps({"manifest": manifest.decode(), "jws": identity.sign(manifest), "envelopes": list(texts)})
+    return orjson.dumps(
+        {"manifest": manifest.decode(), "jws": identity.sign(manifest, known), "envelopes": list(texts)}
+    )
 
 
-def control_record(identity: Identity, way: Way, tick: int, said: Mapping[str, Any]) -> bytes:
+def control_record(
+    identity: Identity, way: Way, tick: int, said: Mapping[str, Any], known: Collection[str] = ()
+) -> bytes:
     manifest = canonical(way.manifest(kind="control", tick=tick, said=said))
-    return orjson.dumps({"manifest": manifest.decode(), "jws": identity.sign(manifest)})
+    return orjson.dumps({"manifest": manifest.decode(), "jws": identity.sign(manifest, known)})
 
 
-def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk]) -> Batch | Control:
+def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk], now: datetime) -> Batch | Control:
     """What a record says, when it is good: signed by the peer, for this link, this direction and this site, and whole.
 
-    Raises Refused: oversize, not-readable, bad-signature, unknown-key, wrong-address, truncated, bad-digest.
+    Raises Refused: oversize, not-readable, bad-signature, unknown-key, expired-key, wrong-address, truncated, bad-digest.
     """
     if value is not None and len(value) > MAX_RECORD:
         raise Refused("oversize")
@@ -163,7 +193,7 @@ def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk]) -> Batch
     except (ValueError, KeyError, TypeError):
         raise Refused("not-readable") from None
     try:
-        verify(manifest, signature, keys)
+        verify(manifest, signature, keys, now)
     except PeerRefused as refused:
         raise Refused(refused.reason) from None
     if address != (1, way.link, way.direction, way.sender, way.receiver):

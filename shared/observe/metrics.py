@@ -181,6 +181,16 @@ LINK_CLOCK: Final = Metric(
     ("routing",),
 )
 
+LINK_REFUSED: Final = Metric(
+    "counter",
+    "link_refused",
+    "",
+    "Records and envelopes of the other site that were not taken, by reason; duplicates among them are harmless.",
+    ("link", "reason"),
+    (),
+    ("routing",),
+)
+
 # -- reconciliation: promise 5, no silent loss
 
 RECONCILE_MISSING: Final = Metric(

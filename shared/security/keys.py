@@ -13,6 +13,7 @@ one signed or wrapped for KEPT afterwards.
 import hmac
 import json
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -23,19 +24,22 @@ from typing import Literal
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared.security.seals import key_id
 
-Kind = Literal["site", "data"]
+Kind = Literal["site", "data", "link", "seal"]
 KEPT = timedelta(days=400)
 """How long an old private key stays: what is wrapped under it is wrapped anew long before."""
 RELOADED_WITHIN = 5.0  # seconds after which every process has seen a change in the folder
-FILES: Mapping[Kind, str] = {"site": "site.pem", "data": "data.key"}
+FILES: Mapping[Kind, str] = {"site": "site.pem", "data": "data.key", "link": "link.pem", "seal": "seal.pem"}
+LINE_DOWN = timedelta(days=30)
+"""How long peers take what an old link.pem signed: a line may be down for days, and what lies on it is still to be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A key beside the present one. `until`: tokens that it signed are accepted up to then; None: it is to come."""
+    """A key beside the present one. `until`: what it signed is accepted up to then; None: it is to come."""
 
     kind: Kind
     id: str
@@ -141,7 +145,7 @@ def prepare(folder: Path, kinds: tuple[Kind, ...], now: datetime) -> list[Other]
     others.mkdir(mode=0o700, exist_ok=True)
     coming = []
     for kind in kinds:
-        content = new_signing_key() if kind == "site" else os.urandom(32)
+        content = NEW[kind]()
         new = Other(kind, _id_of(kind, content), now.isoformat(), None)
         _write(others / new.file, content)
         coming.append(new)
@@ -159,7 +163,8 @@ def swap(folder: Path, now: datetime, overlap: timedelta) -> list[Other]:
     retired = []
     for new in [o for o in known if o.until is None]:
         content = (folder / FILES[new.kind]).read_bytes()
-        old = Other(new.kind, _id_of(new.kind, content), now.isoformat(), (now + overlap).isoformat())
+        accepted = max(overlap, LINE_DOWN) if new.kind == "link" and overlap else overlap
+        old = Other(new.kind, _id_of(new.kind, content), now.isoformat(), (now + accepted).isoformat())
         if old.id != new.id:
             _write(others / old.file, content)
             if new.kind == "site":
@@ -177,7 +182,18 @@ def swap(folder: Path, now: datetime, overlap: timedelta) -> list[Other]:
 
 
 def _id_of(kind: Kind, content: bytes) -> str:
-    return data_key_id(content) if kind == "data" else key_id(_load(content).public_key())
+    if kind == "data":
+        return data_key_id(content)
+    if kind == "site":
+        return key_id(_load(content).public_key())
+    key = serialization.load_pem_private_key(content, password=None)
+    assert isinstance(key, Ed25519PrivateKey | X25519PrivateKey)
+    return peer_key_id(urlsafe_b64encode(key.public_key().public_bytes_raw()).rstrip(b"=").decode())
+
+
+def peer_key_id(x: str) -> str:
+    """Names a public key that other sites know, by the `x` of its JWK: 16 hex digits."""
+    return sha256(x.encode()).hexdigest()[:16]
 
 
 def _signing(file: Path) -> Ed25519PrivateKey:
@@ -212,6 +228,21 @@ def new_signing_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def new_sealing_key() -> bytes:
+    """X25519, as PEM."""
+    return X25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+NEW: Mapping[Kind, Callable[[], bytes]] = {
+    "site": new_signing_key,
+    "data": lambda: os.urandom(32),
+    "link": new_signing_key,
+    "seal": new_sealing_key,
+}
 
 
 def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:

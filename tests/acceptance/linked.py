@@ -16,7 +16,7 @@ from shared.security.tokens import Role
 from tests.acceptance.command import Up, lienthong, receipt, until
 
 PROVINCE, COMMUNE, LAND, POLICE = "H55", "H55.242", "H55.24", "H55.21"
-PROCEDURE = "9.000001"
+PROCEDURE, DOWNWARDS = "9.000001", "9.000002"  # handed over to the province's land office; to the commune
 NAME = "Lường Thị Khuyên"  # nobody else's: it must not be found where it does not belong
 
 
@@ -36,7 +36,13 @@ def bundles(folder: Path) -> tuple[Path, Path]:
         if agency["code"] == COMMUNE:
             agency["site"] = COMMUNE
             own = deepcopy(agency)
-    sample["procedures"].append(procedure)
+    down = {
+        **procedure,
+        "code": DOWNWARDS,
+        "name": "Niêm yết tại xã",
+        "route": [{"step": 1, "to": COMMUNE, "limit": None}],
+    }
+    sample["procedures"] += [procedure, down]
     sample["quiet_hours"] = None
     commune = {
         "site": {"code": COMMUNE, "name": own["name"], "upper": PROVINCE},
@@ -147,14 +153,14 @@ def drained(*sites: Up) -> bool:
     return all(link["waiting"] == 0 and link["up"] for up in sites for link in links_over_http(up))
 
 
-def receive(commune: Up, procedure: str = PROCEDURE, **fields: Any) -> str:
-    return receive_with_pin(commune, procedure, **fields)[0]
+def receive(site: Up, procedure: str = PROCEDURE, agency: str = COMMUNE, **fields: Any) -> str:
+    return receive_with_pin(site, procedure, agency, **fields)[0]
 
 
-def receive_with_pin(commune: Up, procedure: str = PROCEDURE, **fields: Any) -> tuple[str, str]:
+def receive_with_pin(site: Up, procedure: str = PROCEDURE, agency: str = COMMUNE, **fields: Any) -> tuple[str, str]:
     """The code and the tracking pin of a new dossier."""
-    with commune.http("intake") as http:
-        body = receipt(COMMUNE, procedure=procedure, **fields)
+    with site.http("intake") as http:
+        body = receipt(agency, procedure=procedure, **fields)
         body["applicant"] = {**body["applicant"], "name": NAME}
         done = http.post("/v1/dossiers", json=body)
         assert done.status_code == 201, done.text
@@ -179,9 +185,9 @@ def states(up: Up, code: str) -> list[str]:
     return [item["state"] for item in transfers(up, code)]
 
 
-def on_leg(up: Up, code: str, operation: str, **body: Any) -> None:
+def on_leg(up: Up, code: str, operation: str, agency: str = LAND, **body: Any) -> None:
     """An act of the working agency's officer on the newest transfer of a dossier."""
     which = transfers(up, code)[-1]["id"]
-    with up.http("routing", Role.OFFICER, LAND) as http:
+    with up.http("routing", Role.OFFICER, agency) as http:
         done = http.post(f"/v1/transfers/{which}/{operation}", json=body)
         assert done.status_code == 200, done.text

@@ -9,6 +9,7 @@ from shared.security.tokens import Role
 from tests.acceptance.command import Up, lienthong, reconciled, until
 from tests.acceptance.linked import (
     COMMUNE,
+    DOWNWARDS,
     LAND,
     NAME,
     PROCEDURE,
@@ -19,6 +20,7 @@ from tests.acceptance.linked import (
     bus_port,
     drained,
     link,
+    links_over_http,
     on_leg,
     receive,
     receive_with_pin,
@@ -95,6 +97,28 @@ def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:
         assert transfers(site, code)[0]["reason"] == "Thiếu trích lục bản đồ"
     assert "request-again" in transfers(pair.commune, code)[0]["next_steps"]
     assert transfers(pair.province, code)[0]["next_steps"] == []
+
+
+def test_a_leg_is_handed_down_and_its_answer_comes_up(pair: Pair) -> None:
+    code = receive(pair.province, DOWNWARDS, LAND)
+    act(pair.province, code, "start")
+    until(lambda: states(pair.commune, code) == ["delivered"], "the transfer is delivered at the commune")
+    until(lambda: states(pair.province, code) == ["delivered"], "home has heard of it")
+    [there] = transfers(pair.commune, code)
+    assert (there["from"], there["to"], there["home"]) == (LAND, COMMUNE, PROVINCE)
+    with pair.commune.http("routing", Role.OFFICER, COMMUNE) as http:
+        assert http.get(f"/v1/transfers/{there['id']}").json()["applicant"]["name"] == NAME
+    on_leg(pair.commune, code, "return", COMMUNE, reason="Thiếu giấy tờ", need="supplement")
+    until(lambda: states(pair.province, code) == ["returned"], "home knows that more is needed")
+    with pair.province.http("routing") as http:
+        again = http.post(f"/v1/transfers/{there['id']}/request-again", json={})
+        assert again.status_code == 200, again.text
+    until(lambda: states(pair.commune, code) == ["returned", "delivered"], "it is asked for again")
+    on_leg(pair.commune, code, "accept", COMMUNE)
+    on_leg(pair.commune, code, "complete", COMMUNE, result="granted")
+    with pair.province.http("intake") as http:
+        until(lambda: http.get(f"/v1/dossiers/{code}").json()["state"] == 9, "resolved at home")
+    assert states(pair.province, code) == ["returned", "completed"]
 
 
 def test_a_stopped_dossier_is_recalled_at_the_receiver(pair: Pair) -> None:
@@ -183,6 +207,43 @@ def test_a_cut_line_delays_and_loses_nothing(pair: Pair) -> None:
     assert all(each["equal"] for items in digests for each in items)
     keyed = [{(e["link"], e["day"], e["direction"]): e["ours"] for e in items} for items in digests]
     assert keyed[0] == keyed[1] != {}
+
+
+def test_what_is_sent_again_changes_nothing(pair: Pair) -> None:
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+
+    def known() -> list[object]:
+        with pair.province.http("routing") as routing, pair.province.http("intake") as intake:
+            return [routing.get("/v1/transfers").json(), intake.get("/v1/dossiers").json()]
+
+    before, seen = known(), links_over_http(pair.province)[0]
+    done = lienthong("link", "resend", "--after", "0", "--json", data=pair.commune.data)
+    assert json.loads(done.stdout)["envelopes"] == seen["received"]["number"]
+    until(
+        lambda: links_over_http(pair.province)[0]["refused"].get("duplicate", 0) > seen["refused"].get("duplicate", 0),
+        "it has come again",
+    )
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    assert links_over_http(pair.province)[0]["received"] == seen["received"]
+    assert known() == before
+
+
+def test_the_keys_change_while_the_link_is_in_use(pair: Pair) -> None:
+    earlier = receive(pair.commune)
+    act(pair.commune, earlier, "start")
+    until(lambda: states(pair.province, earlier) == ["delivered"], "delivered under the old keys")
+    for site in (pair.province, pair.commune):
+        assert lienthong("keys", "rotate", data=site.data).returncode == 0
+    later = receive(pair.commune)
+    act(pair.commune, later, "start")
+    until(lambda: states(pair.province, later) == ["delivered"], "delivered under the new keys")
+    with pair.province.http("routing", Role.OFFICER, LAND) as http:
+        for code in (earlier, later):
+            shown = http.get(f"/v1/transfers/{transfers(pair.province, code)[0]['id']}").json()
+            assert shown["applicant"]["name"] == NAME
+    until(lambda: drained(pair.commune, pair.province), "both sides hear each other")
+    for site in (pair.province, pair.commune):
+        assert not {"unknown-key", "expired-key", "bad-signature"} & links_over_http(site)[0]["refused"].keys()
 
 
 def test_the_upper_sites_figures_are_the_lower_ones(pair: Pair) -> None:

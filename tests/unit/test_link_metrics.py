@@ -18,7 +18,7 @@ def link() -> Link:
     return Link(
         peer="H55.242", side="lower", name="Phú Tiến", state="active", paused=False, bus=None, keys={}, ticket="",
         reaches=frozenset(), heard=datetime.now(UTC) - timedelta(minutes=2), tick=0, offset_ms=-1500, complete=None,
-        refused={}, directory=None, last=PLACE, sent=PLACE, confirmed=PLACE, recovering=False, received=PLACE,
+        refused={"unknown-key": 3}, directory=None, last=PLACE, sent=PLACE, confirmed=PLACE, recovering=False, received=PLACE,
     )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ def test_silence_what_waits_and_the_clock(link: Link) -> None:
     assert 119 < found["lienthong_link_since_answer_seconds"] < 180
     assert found["lienthong_link_waiting_records"] == 7
     assert found["lienthong_link_clock_offset_seconds"] == -1.5
+    assert found["lienthong_link_refused_total"] == 3
 
 
 def test_a_paused_line_is_silent_by_intent_and_one_never_heard_says_nothing(link: Link) -> None:

@@ -1,6 +1,6 @@
 """Records of a link: what is good, and what is refused with which reason."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from services.routing.wire import (
     open_record,
     read_letter,
 )
+from shared.security.keys import prepare, swap
 from shared.security.peers import Identity, PeerRefused, fingerprint, wrap_to
 
 UP = Way("H55.242", "up", "H55.242", "H55")
@@ -51,17 +52,17 @@ def record(identity: Identity, way: Way = UP) -> dict[str, Any]:
 
 def reason(value: bytes | None, identity: Identity, way: Way = UP) -> str:
     with pytest.raises(Refused) as refused:
-        open_record(value, way, keys(identity))
+        open_record(value, way, keys(identity), NOW)
     return refused.value.reason
 
 
 def test_what_is_sent_is_read(commune: Identity) -> None:
     sent = texts()
-    good = open_record(batch_record(commune, UP, Place(1, 7), "before", sent), UP, keys(commune))
+    good = open_record(batch_record(commune, UP, Place(1, 7), "before", sent), UP, keys(commune), NOW)
     assert isinstance(good, Batch)
     assert (good.first, good.before, good.texts) == (Place(1, 7), "before", tuple(sent))
     assert [read_letter(text).body["n"] for text in good.texts] == [0, 1, 2]
-    said = open_record(control_record(commune, UP, 5, {"a": 1}), UP, keys(commune))
+    said = open_record(control_record(commune, UP, 5, {"a": 1}), UP, keys(commune), NOW)
     assert said == Control(5, {"a": 1})
 
 
@@ -117,6 +118,29 @@ def test_a_data_key_opens_at_its_site_alone(commune: Identity, stranger: Identit
     assert commune.open(wrapped) == b"k" * 32
     with pytest.raises(PeerRefused, match="not-wrapped-to-us"):
         stranger.open(wrapped)
+
+
+def test_a_rotation_waits_for_no_line_and_ends_the_old_keys_time(tmp_path: Path) -> None:
+    """Until the peer knows the new key the old one signs; what it signed is good for 30 days more, and then refused."""
+    before = Identity("H55.242", tmp_path)
+    told = {fingerprint(jwk): jwk for jwk in before.announced["sign"]}
+    wrapped = wrap_to(b"k" * 32, before.public["seal"])
+    prepare(tmp_path, ("link", "seal"), NOW)
+    assert Identity("H55.242", tmp_path).public == before.public  # what is to come is announced, not used
+    swap(tmp_path, NOW, timedelta(hours=1))
+    after = Identity("H55.242", tmp_path)
+    assert after.public["sign"] != before.public["sign"]
+    assert after.open(wrapped) == after.open(wrap_to(b"k" * 32, after.public["seal"])) == b"k" * 32
+    open_record(control_record(after, UP, 1, {}, told), UP, told, NOW)
+    with pytest.raises(Refused, match="unknown-key"):
+        open_record(control_record(after, UP, 1, {}), UP, told, NOW)
+    told = {fingerprint(jwk): jwk for jwk in after.announced["sign"]}
+    old, new = control_record(before, UP, 2, {}), control_record(after, UP, 2, {}, told)
+    late = NOW + timedelta(days=30)
+    open_record(old, UP, told, late - timedelta(seconds=1))
+    with pytest.raises(Refused, match="expired-key"):
+        open_record(old, UP, told, late)
+    open_record(new, UP, told, late)
 
 
 def test_the_keys_are_made_once(tmp_path: Path) -> None:
