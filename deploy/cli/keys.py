@@ -12,7 +12,8 @@ from deploy.cli.console import print_json, progress, say
 from deploy.cli.errors import CommandFailed
 from deploy.cli.options import AsJson, Data
 from deploy.cli.site import KnownSite, find_site
-from shared.security.keys import FILES, KEPT, RELOADED_WITHIN, prepare, swap
+from shared.security.keys import FILES, KEPT, RELOADED_WITHIN, load_keys, prepare, swap
+from shared.security.seals import key_id
 
 app = typer.Typer(help="The site's keys.", no_args_is_help=True)
 
@@ -65,6 +66,31 @@ def rotate(
     for new in coming:
         say(f"{new.kind}: {new.id} is used now")
     say(f"old keys: {', '.join(o.id for o in retired)}; tokens accepted until {answer['tokens_accepted_until']}")
+
+
+@app.command()
+def show(data: Data = None, as_json: AsJson = False) -> None:
+    """Show the ids of the keys in use. The link key's is what proofs (`lienthong export`) are verified by.
+
+    \b
+    Example:
+      lienthong keys show --data ./data/site
+    """
+    from shared.security.peers import Identity, fingerprint
+
+    site = find_site(data)
+    site.tokens()
+    keys, identity = load_keys(site.keys), Identity("", site.keys)
+    answer = {
+        "site": key_id(keys.signing.public_key()),
+        "data": keys.data_key_id,
+        **{kind: fingerprint(identity.public[name]) for kind, name in (("link", "sign"), ("seal", "seal"))},
+    }
+    if as_json:
+        print_json(answer)
+        return
+    for kind, name in answer.items():
+        say(f"{kind}: {name}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from deploy.cli import (
     doctor,
     erase,
     explain,
+    export,
     imports,
     keys,
     link,
@@ -50,6 +51,7 @@ for _command in (
     erase.erase,
     backup.backup,
     backup.restore,
+    export.export,
     verify.verify,
 ):
     app.command()(_command)

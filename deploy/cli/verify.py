@@ -18,7 +18,9 @@ from deploy.cli.errors import CommandFailed, WrongUse
 from deploy.cli.options import AsJson, Data
 from deploy.cli.site import SiteClient, find_site
 from shared.contracts.envelope import Envelope
+from shared.security import proofs
 from shared.security.keys import load_keys
+from shared.security.peers import Identity, PeerRefused, fingerprint
 from shared.security.seals import Seal, key_id
 from shared.store.chain import broken, leaf, root_by
 
@@ -32,14 +34,16 @@ def verify(
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Of a dossier: write its export.")] = None,
     key: Annotated[
-        str | None, typer.Option("--key", metavar="ID", help="Of a file: the id of the key that must have signed.")
+        str | None,
+        typer.Option("--key", metavar="ID", help="Of a file: the id of the key that must have signed, or certified."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify that a history was not rewritten: every event's hash, the dossier's row, the signed seals of its days.
 
     A file is verified offline, without a site: its chain, its proofs, the signatures. Its keys are checked against the
-    site's when --data names one, else against --key; else the file's own are shown. Exit status 1: something differs.
+    site's when --data names one, else against --key; else the file's own are shown. Of an export (`lienthong export`) --key
+    is a root's: certificates lead from the keys that signed to it. Exit status 1: something differs, and it is named.
 
     \b
     Examples:
@@ -47,6 +51,7 @@ def verify(
       lienthong verify 2026-03-02 --data ./data/site
       lienthong verify H55.242-260302-0001 --out history.json --data ./data/site
       lienthong verify history.json --key 3f0c6f0f2a9b1d77
+      lienthong verify proof.json --key 5b1a90c2d4e6f718
     """
     file = Path(target)
     answer = verify_file(file, _trusted(data), key) if file.is_file() else asyncio.run(_ask(target, data, out))
@@ -64,7 +69,10 @@ def _show(answer: Mapping[str, Any]) -> None:
     if answer.get("not_chained"):
         say(f"  {answer['not_chained']} events were stored before there was a chain")
     for fault in answer["faults"]:
-        say(f"  {fault['code']} event {fault['sequence']}: {fault['reason']}")
+        what = f"{fault['part']} {fault['item']}" if "part" in fault else f"event {fault['sequence']}"
+        say(f"  {fault['code']} {what}: {fault['reason']}")
+    if "signed_by" in answer:
+        say(f"  signed by key {answer['signed_by']} of {answer['site']}, certified by {', '.join(answer['roots'])}")
     for seal in answer["seals"]:
         state = f"sealed by key {seal['key_id']}" if seal["sealed"] else "not sealed yet"
         say(f"  {seal['day']}: {state if seal['intact'] else seal['reason']}")
@@ -92,26 +100,68 @@ def _trusted(data: Path | None) -> frozenset[str] | None:
     site = find_site(data)
     site.tokens()
     keys = load_keys(site.keys)
-    return frozenset({key_id(keys.signing.public_key()), *keys.public})
+    links = (fingerprint(jwk) for jwk in Identity("", site.keys).announced["sign"])
+    return frozenset({key_id(keys.signing.public_key()), *keys.public, *links})
 
 
 def verify_file(file: Path, trusted: frozenset[str] | None, key: str | None) -> dict[str, Any]:
-    """An exported history, offline. Raises CommandFailed when the file is none."""
+    """An exported history or proof, offline. Raises CommandFailed when the file is none."""
     try:
         exported = json.loads(file.read_text(encoding="utf-8"))
-        code, site = exported["code"], exported["site"]
-        events = [_event(each) for each in exported["events"]]
-        faults = [{"code": f.key, "sequence": f.sequence, "reason": f.reason} for f in broken(events)]
-        faults += [
-            {"code": code, "sequence": event.sequence, "reason": "foreign"}
-            for event, _ in events
-            if event.subject != code
-        ]
-        chains = {event.sequence: chain for event, chain in events}
-        seals = [_seal(each, site, code, chains, trusted, key) for each in exported["seals"]]
-        sequences = [event.sequence for event, _ in events]
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        raise CommandFailed(f"{file} is no history that `lienthong verify CODE --out` has written.") from None
+        if proofs.is_proof(exported):
+            return _verify_proof(exported, trusted, key)
+        return _verify_history(exported, trusted, key)
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError, PeerRefused):
+        raise CommandFailed(f"{file} is nothing that `lienthong export` or `verify CODE --out` has written.") from None
+
+
+def _verify_proof(proof: Mapping[str, Any], trusted: frozenset[str] | None, root: str | None) -> dict[str, Any]:
+    """Every item against what was signed, the history's own chain, each signing key against the root's."""
+    said, signer, changed = proofs.check(proof, proofs.keys_in(proof))
+    faults = [{"code": said["code"], "part": c.part, "item": c.item, "reason": c.reason} for c in changed]
+    certificates = proof["certificates"]
+    wanted = frozenset({root}) if root is not None else trusted
+    faults += [
+        {"code": said["code"], "part": "key", "item": kid, "reason": "key-not-trusted"}
+        for kid in sorted(proofs.signers(proof, signer))
+        if wanted is not None and not wanted & proofs.roots_of(kid, certificates)
+    ]
+    # The seals' keys are vouched for by the signature over all.
+    history = None
+    if proof["history"] is not None:
+        try:
+            history = _verify_history(proof["history"], None, None)
+        except (ValueError, KeyError, TypeError):
+            if not faults:
+                raise
+    events = 0 if history is None else history["events"]
+    faults += [] if history is None else history["faults"]
+    seals = [] if history is None else history["seals"]
+    return {
+        "code": said["code"],
+        "site": said["site"],
+        "made": said["made"],
+        "events": events,
+        "transfers": len(proof["transfers"]),
+        "receipts": len(proof["receipts"]),
+        "signed_by": signer,
+        "roots": sorted(proofs.roots_of(signer, certificates) - {signer}) or [signer],
+        "faults": faults,
+        "seals": seals,
+        "intact": not faults and all(seal["intact"] for seal in seals),
+    }
+
+
+def _verify_history(exported: Mapping[str, Any], trusted: frozenset[str] | None, key: str | None) -> dict[str, Any]:
+    code, site = exported["code"], exported["site"]
+    events = [_event(each) for each in exported["events"]]
+    faults = [{"code": f.key, "sequence": f.sequence, "reason": f.reason} for f in broken(events)]
+    faults += [
+        {"code": code, "sequence": event.sequence, "reason": "foreign"} for event, _ in events if event.subject != code
+    ]
+    chains = {event.sequence: chain for event, chain in events}
+    seals = [_seal(each, site, code, chains, trusted, key) for each in exported["seals"]]
+    sequences = [event.sequence for event, _ in events]
     return {
         "code": code,
         "events": len(sequences),

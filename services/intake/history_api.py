@@ -13,7 +13,7 @@ from shared.web.app import one_of, router
 from shared.web.problem import not_found
 
 Auditing = Annotated[Principal, Depends(one_of(Role.AUDITOR, Role.OPERATOR))]
-Exporting = Annotated[Principal, Depends(one_of(Role.AUDITOR))]
+Exporting = Annotated[Principal, Depends(one_of(Role.AUDITOR, Role.SERVICE))]
 
 
 def history_routes(service: Service, history: History) -> APIRouter:

@@ -9,6 +9,7 @@ from services.routing.handlers import CONSUMES, Handlers
 from services.routing.link_store import LinkStore
 from services.routing.links import Links
 from services.routing.links_api import link_routes
+from services.routing.proofs_api import proof_routes
 from services.routing.settings import RoutingSettings
 from services.routing.store import Store
 from services.routing.subscribers_api import subscriber_routes
@@ -39,6 +40,7 @@ def create(settings: RoutingSettings | None = None) -> Service:
     service.app.include_router(common_routes(service))
     service.app.include_router(routes(service, store, crossing, identity))
     service.app.include_router(link_routes(service, link_store, links, identity))
+    service.app.include_router(proof_routes(service, link_store, links, identity))
     service.app.include_router(subscriber_routes(service, views))
     service.on_start(links.refresh)
     service.on_observe(links.observe)

@@ -47,6 +47,7 @@ class Link:
     recovering: bool
     received: Place
     knows: frozenset[str] = frozenset()
+    certificates: tuple[Mapping[str, Any], ...] = ()
 
     def name_on(self, site: str) -> str:
         """The link's name, the same at both ends: the lower site's code."""
@@ -99,7 +100,18 @@ def link_of(row: Any) -> Link:
         row["recovering"],
         Place(row["in_epoch"], row["in_number"]),
         frozenset(row["knows"]),
+        tuple(row["certificates"]),
     )
+
+
+def receipt_for(each: Letter) -> str | None:
+    """The dossier that an envelope is a receipt for. One with the person in it is none: a proof is for other eyes, and what
+    was given away cannot be erased."""
+    event = each.body.get("event")
+    if each.kind not in ("ask", "leg", "home") or not isinstance(event, Mapping) or each.body.get("sealed") is not None:
+        return None
+    key = event.get("key")
+    return key if isinstance(key, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +172,11 @@ class LinkStore:
         reaches: Collection[str],
         keys: Mapping[str, Any] | None,
         knows: Collection[str],
+        certificates: Sequence[Mapping[str, Any]] | None,
     ) -> bool:
-        """False when a later control record was heard before. `keys`: the peer's, as it announces them now; `knows`: ours."""
-        values = (peer, tick, offset_ms, complete, sorted(reaches), keys, sorted(knows))
+        """False when a later control record was heard before. `keys`: the peer's, as it announces them now; `knows`: ours,
+        `certificates`: on them."""
+        values = (peer, tick, offset_ms, complete, sorted(reaches), keys, sorted(knows), certificates)
         return await connection.fetchval(self._queries["link_heard"], *values) is not None
 
     async def refused(self, connection: Connection, peer: str, reason: str, count: int = 1) -> None:
@@ -299,8 +313,10 @@ class LinkStore:
         letters: Sequence[Letter],
         outcomes: Sequence[str],
         chain: str,
+        signed: tuple[str, str],
     ) -> None:
-        """Envelopes are in the ledger, from `first` on; `chain` is the one after them."""
+        """Envelopes are in the ledger, from `first` on; `chain` is the one after them, `signed` the manifest under which they
+        came and its signature."""
         numbers = range(first.number, first.number + len(letters))
         await connection.execute(
             self._queries["received_put"],
@@ -313,8 +329,14 @@ class LinkStore:
             [each.digest for each in letters],
             [each.text for each in letters],
             list(outcomes),
+            [receipt_for(each) for each in letters],
         )
+        await connection.execute(self._queries["record_put"], peer, *first, *signed)
         await connection.execute(self._queries["in_write"], peer, first.epoch, numbers[-1], chain)
+
+    async def receipts(self, connection: Connection, code: str) -> list[Any]:
+        """What peers have said of a dossier: rows of peer, kind, body, manifest, jws."""
+        return await connection.fetch(self._queries["receipts"], code)
 
     async def received_after(self, connection: Connection, peer: str, place: Place, limit: int) -> list[Any]:
         return await connection.fetch(self._queries["received_after"], peer, *place, limit)

@@ -7,7 +7,7 @@ for days: everything waits in the ledgers and goes, in order, when the bus answe
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -35,7 +35,8 @@ from shared.bus.line import Arrived, Line, LineDown, Reading
 from shared.contracts.codes import format_instant, local_day, parse_instant
 from shared.contracts.events import link_topics
 from shared.observe.metrics import LINK_CLOCK, LINK_REFUSED, LINK_SILENT, LINK_WAITING, Metrics
-from shared.security.peers import Identity
+from shared.security.peers import Identity, fingerprint
+from shared.security.proofs import Certificate, certify
 from shared.service import Service, age
 from shared.store.pool import TRANSIENT_ERRORS, Connection, passes_by_itself
 
@@ -62,6 +63,8 @@ class Talk:
     digests_of: tuple[Place, Place] | None = None
     digests_at: float = 0.0
     ids_checked: float = 0.0
+    certified: list[dict[str, Any]] = field(default_factory=list)
+    certified_of: tuple[str, ...] = ()
 
     def soon(self) -> None:
         self.say_at = min(self.say_at, time.monotonic() + SAY_SOON)
@@ -283,6 +286,8 @@ class Links:
             "keys": self._identity.announced,
             "knows": sorted(state.signing_keys),
         }
+        if link.side == "lower":
+            said["certificates"] = self._certified(state)
         if talk.want is not None:
             said["want"] = list(talk.want)
         if talk.back is not None:
@@ -291,6 +296,23 @@ class Links:
         record = control_record(self._identity, link.way_out(self.site), tick, said, state.knows)
         await line.send(self._topic_out(link), [record])
         talk.say_at, talk.asks, talk.back = now + SAY_EVERY, False, None
+
+    def _certified(self, link: Link) -> list[dict[str, Any]]:
+        """Our word on the peer's signing keys, and what leads from us to a root. Signed anew only when a key has changed."""
+        talk, mine = self._talk(link), fingerprint(self._identity.public["sign"])
+        of = (mine, *sorted(link.signing_keys))
+        if talk.certified_of != of:
+            talk.certified_of = of
+            talk.certified = [certify(self._identity, link.peer, jwk) for jwk in link.signing_keys.values()]
+        above = [dict(each) for peer in self._crossing.peers if peer.side == "upper" for each in peer.certificates]
+        return talk.certified + above
+
+    def certificates(self, peers: Sequence[Link]) -> list[dict[str, Any]]:
+        """All that a proof of this site rests on: our own key, our word on the peers', and what leads to a root."""
+        own = certify(self._identity, self.site, self._identity.public["sign"])
+        theirs = [certify(self._identity, peer.peer, jwk) for peer in peers for jwk in peer.signing_keys.values()]
+        above = [dict(each) for peer in peers if peer.side == "upper" for each in peer.certificates]
+        return [own, *theirs, *above]
 
     # -- in
 
@@ -330,7 +352,8 @@ class Links:
         outcomes = await self._applied(connection, link, letters)
         first = Place(batch.first.epoch, batch.first.number + verdict.skip)
         chain = chain_over(state.chain, batch.digests[verdict.skip :])[-1]
-        await self._links.received(connection, link.peer, first, letters, outcomes, chain)
+        signed = (batch.manifest, batch.jws)
+        await self._links.received(connection, link.peer, first, letters, outcomes, chain, signed)
 
     async def _applied(self, connection: Connection, link: Link, letters: Sequence[Letter]) -> list[str]:
         """The outcomes of a batch; where it fails as a whole, its envelopes one by one: a bad one isolates itself alone."""
@@ -363,10 +386,12 @@ class Links:
             want = Place(*map(int, said["want"])) if "want" in said else None
             keys = PublicKeys.model_validate(said["keys"]).model_dump() if "keys" in said else None
             knows = [str(name) for name in said.get("knows", ())]
+            certificates = [Certificate.model_validate(each).model_dump() for each in said.get("certificates", ())]
         except (KeyError, TypeError, ValueError):
             raise Refused("not-readable") from None
         offset = round((clock - datetime.now(UTC)).total_seconds() * 1000)
-        values = (link.peer, control.tick, offset, complete, reaches, keys, knows)
+        certified = certificates if link.side == "upper" else None
+        values = (link.peer, control.tick, offset, complete, reaches, keys, knows, certified)
         if not await self._links.heard(connection, *values):
             await self._links.refused(connection, link.peer, "replayed")
             return

@@ -256,7 +256,7 @@ UPDATE {schema}.link SET paused = $2 WHERE peer = $1 RETURNING peer
 -- name: link_heard
 UPDATE {schema}.link
 SET heard = now(), tick = $2, offset_ms = $3, complete = coalesce($4, complete), reaches = $5, keys = coalesce($6, keys),
-    knows = $7
+    knows = $7, certificates = coalesce($8, certificates)
 WHERE peer = $1 AND tick < $2 RETURNING peer
 
 -- name: link_refused
@@ -330,8 +330,21 @@ UPDATE {schema}.link_in SET topic_id = $2, next_offset = $3 WHERE peer = $1
 SELECT id FROM {schema}.link_received WHERE peer = $1 AND id = ANY ($2::uuid[])
 
 -- name: received_put
-INSERT INTO {schema}.link_received (peer, epoch, number, id, at, kind, digest, body, outcome)
-SELECT $1, $2, * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[])
+INSERT INTO {schema}.link_received (peer, epoch, number, id, at, kind, digest, body, outcome, key)
+SELECT $1, $2, * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[],
+                             $10::text[])
+
+-- name: record_put
+INSERT INTO {schema}.link_record (peer, epoch, first, manifest, jws) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (peer, epoch, first) DO NOTHING
+
+-- name: receipts
+-- What peers have said of a dossier, each envelope with the manifest under which it came.
+SELECT r.peer, r.kind, r.body, m.manifest, m.jws
+FROM {schema}.link_received r CROSS JOIN LATERAL (
+    SELECT manifest, jws FROM {schema}.link_record
+    WHERE peer = r.peer AND epoch = r.epoch AND first <= r.number ORDER BY first DESC LIMIT 1) m
+WHERE r.key = $1 ORDER BY r.at, r.id
 
 -- name: received_after
 SELECT epoch, number, body FROM {schema}.link_received

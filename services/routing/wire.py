@@ -141,12 +141,15 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A record that holds envelopes: their texts from `first` on, `before` being the sender's chain before it."""
+    """A record that holds envelopes: their texts from `first` on, `before` being the sender's chain before it; with the text
+    that was signed and its signature, by which each of them is verified elsewhere."""
 
     first: Place
     before: str
     digests: tuple[str, ...]
     texts: tuple[str, ...]
+    manifest: str
+    jws: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,4 +215,4 @@ def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk], now: dat
         raise Refused("oversize")
     if any(sha256(text.encode()).hexdigest() != digest for text, digest in zip(texts, digests, strict=True)):
         raise Refused("bad-digest")
-    return Batch(first, before, digests, texts)
+    return Batch(first, before, digests, texts, manifest.decode(), signature)

@@ -136,24 +136,29 @@ def verify(content: bytes, signature: str, keys: Mapping[str, Jwk], now: datetim
 
     Raises PeerRefused: bad-signature, unknown-key, expired-key."""
     head, dot, tail = signature.partition("..")
-    try:
-        kid = orjson.loads(_decoded(head))["kid"]
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise PeerRefused("bad-signature") from None
-    jwk = keys.get(str(kid))
+    jwk = keys.get(key_of(signature))
     if jwk is None or not dot:
         raise PeerRefused("unknown-key")
     body = urlsafe_b64encode(content).rstrip(b"=").decode()
     try:
-        jws.deserialize_compact(f"{head}.{body}.{tail}", OKPKey.import_key(_plain(jwk)), algorithms=[_SIGNING])
+        jws.deserialize_compact(f"{head}.{body}.{tail}", OKPKey.import_key(plain(jwk)), algorithms=[_SIGNING])
     except (JoseError, ValueError) as error:
         raise PeerRefused("bad-signature") from error
     if now is not None and (until := jwk.get("until")) is not None and datetime.fromisoformat(str(until)) <= now:
         raise PeerRefused("expired-key")
 
 
-def _plain(jwk: Jwk) -> dict[str, Any]:
+def plain(jwk: Jwk) -> dict[str, Any]:
+    """The key alone, without until when it is good."""
     return {name: value for name, value in jwk.items() if name != "until"}
+
+
+def key_of(signature: str) -> str:
+    """The id of the key that a detached JWS names. Raises PeerRefused (`bad-signature`)."""
+    try:
+        return str(orjson.loads(_decoded(signature.partition("..")[0]))["kid"])
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise PeerRefused("bad-signature") from None
 
 
 def wrap_to(data_key: bytes, jwk: Jwk) -> str:

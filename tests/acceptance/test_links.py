@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,33 @@ def test_a_dossier_is_handed_over_and_its_answer_comes_back(pair: Pair) -> None:
         lambda: across <= pair.collector.trace_of(code, "apply dossier.processing-started").keys(),
         f"one trace: {across}",
     )
+
+
+def test_a_hand_over_is_proven_where_only_a_root_is_known(pair: Pair, tmp_path: Path) -> None:
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.province, code) == ["delivered"], "delivered")
+    on_leg(pair.province, code, "accept")
+    until(lambda: states(pair.commune, code) == ["accepted"], "home knows")
+    root = json.loads(lienthong("keys", "show", "--json", data=pair.province.data).stdout)["link"]
+    for site, events in ((pair.commune, 2), (pair.province, 0)):
+        file = tmp_path / f"{site.ready['site']}.json"
+        done = lienthong("export", code, "--out", file, "--json", data=site.data)
+        assert done.returncode == 0, done.stderr
+        made = json.loads(done.stdout)
+        assert (made["events"], root in {made["signed_by"], *made["roots"]}) == (events, True)
+        assert made["receipts"] == (
+            2 if site is pair.commune else 0
+        )  # delivered, accepted; an ask has the person in it
+        assert NAME not in file.read_text()
+        assert lienthong("verify", file, "--key", root).returncode == 0
+        assert lienthong("verify", file, "--key", "0" * 16).returncode == 1
+        proof = json.loads(file.read_text())
+        proof["transfers"][-1]["data"] = proof["transfers"][-1]["data"].replace(LAND, "H55.25")
+        file.write_text(json.dumps(proof))
+        changed = json.loads(lienthong("verify", file, "--key", root, "--json").stdout)
+        assert not changed["intact"]
+        assert [(f["part"], f["item"]) for f in changed["faults"]] == [("transfers", made["transfers"])]
 
 
 def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:
