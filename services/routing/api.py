@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import JSONResponse, Response
 
 from services.routing import document as documents
-from services.routing.crossing import Crossing, site_of
+from services.routing.carried import site_of
+from services.routing.crossing import Crossing
 from services.routing.document import SENDER_OPERATIONS, Document, DocumentRefusal, document_id, envelope_of
 from services.routing.store import Store
 from services.routing.transfer import NotAllowed, Transfer, Walk, WrongTarget, next_steps
@@ -288,7 +289,7 @@ def routes(service: Service, store: Store, crossing: Crossing, identity: Identit
 
         async def act(connection: Connection) -> Answer:
             now = await service.log.now(connection)
-            new = new_document(body, directory, now)
+            new = new_document(body, directory, now, crossing.site)
             earlier = await document_referred_to(connection, body)
             if not await store.add_document(connection, new):
                 raise Problem(
@@ -376,6 +377,8 @@ def routes(service: Service, store: Store, crossing: Crossing, identity: Identit
                 raise not_found("This document")
             if not in_scope(who, directory, found.sender if by_sender else found.receiver):
                 raise forbidden(f"This is for the agency that {'has sent' if by_sender else 'received'} the document.")
+            if (where := found.home if by_sender else found.worked_at) is not None:
+                raise Problem(409, "not-home", f"This is done on the site {where} alone.")
             check_if_match(request, etag(found.version))
             now = await service.log.now(connection)
             try:
@@ -492,8 +495,9 @@ def may_see_the_person(who: Principal, transfer: Transfer, directory: Directory)
     )
 
 
-def new_document(body: NewDocument, directory: Directory, now: datetime) -> Document:
-    """The document as it arrives; 422 when its number or its receiver is none. A closed receiver's successor gets it."""
+def new_document(body: NewDocument, directory: Directory, now: datetime, site: str) -> Document:
+    """The document as it arrives, or is on its way to another site; 422 when its number or its receiver is none. A closed
+    receiver's successor gets it."""
     try:
         name = document_id(body.from_agency, body.date, body.number)
     except ValueError as error:
@@ -503,6 +507,8 @@ def new_document(body: NewDocument, directory: Directory, now: datetime) -> Docu
     except DirectoryError as error:
         wrong = Wrong("No agency that could take this has this code.", "/to")
         raise Problem(422, error.reason, wrong.detail, [wrong]) from None
+    there = site_of(directory, receiver)
+    elsewhere = there if there != site else None
     return Document(
         id=name,
         number=body.number,
@@ -519,6 +525,8 @@ def new_document(body: NewDocument, directory: Directory, now: datetime) -> Docu
         ref=body.ref,
         digest=body.digest,
         recorded=now,
+        version=2 if elsewhere is None else 1,
+        worked_at=elsewhere,
     )
 
 
@@ -531,7 +539,9 @@ def document_json(document: Document) -> dict[str, Any]:
         "digest": document.digest,
         "assignee": document.assignee,
         "reason": document.reason,
+        "home": document.home,
     }
+    steps = [each for each in documents.allowed(document) if may_here(document, each)]
     return {
         "id": document.id,
         "number": document.number,
@@ -541,11 +551,17 @@ def document_json(document: Document) -> dict[str, Any]:
         "to": document.receiver,
         "title": document.title,
         "state": document.state,
+        "arrived": document.arrived,
         "sent_at": local_time(document.sent_at),
         "changed_at": local_time(document.changed_at),
         **{name: value for name, value in optional.items() if value is not None},
-        "next_steps": list(documents.allowed(document)),
+        "next_steps": steps,
     }
+
+
+def may_here(document: Document, operation: documents.Operation) -> bool:
+    """Between two sites each side does its own part at its own."""
+    return (document.home if operation in SENDER_OPERATIONS else document.worked_at) is None
 
 
 def _text(value: UUID | None) -> str | None:

@@ -5,6 +5,7 @@ from services.routing.closures import Closures
 from services.routing.crossing import Crossing
 from services.routing.directories import Directories
 from services.routing.dispatch import Dispatch
+from services.routing.documents import Documents
 from services.routing.handlers import CONSUMES, Handlers
 from services.routing.link_store import LinkStore
 from services.routing.links import Links
@@ -34,7 +35,8 @@ def create(settings: RoutingSettings | None = None) -> Service:
     identity = Identity(settings.site, settings.keys_dir)
     directories = Directories(service, link_store, identity)
     views = Views(service)
-    crossing = Crossing(service, store, link_store, directories, views)
+    documents = Documents(service, store, identity)
+    crossing = Crossing(service, store, link_store, directories, documents, views)
     links = Links(service, link_store, crossing, directories, identity)
     service.consume(CONSUMES, Handlers(service, store, crossing).apply)
     service.app.include_router(common_routes(service))

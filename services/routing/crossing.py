@@ -6,6 +6,7 @@ Kinds of envelopes
     leg        the working site to home: delivered, accepted, refused, completed, returned
     home       home to the working site: recalled, rerouted; `final` when it beats a completion
     copy       a lower site to the upper one: each event of its own dossiers and of their transfers, without contact data
+    document   either site of an official document to the other: what was done to it there, sealed to that site
     directory  agencies, procedures, calendars, templates and public keys: downwards all, upwards a site's own agencies
 
 An envelope for a site that is no neighbour goes on to the next one; its hops say where it has been, and nothing goes
@@ -21,16 +22,19 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from services.routing.carried import event_json, event_of, site_of
 from services.routing.directories import Directories
+from services.routing.documents import Documents
 from services.routing.dossier import TRANSFER_TOPIC, Dossier
 from services.routing.link_store import Link, LinkStore
 from services.routing.store import Copy, Sealed, Store
 from services.routing.transfer import Transfer, Walk
 from services.routing.views import Views
 from services.routing.wire import MAX_HOPS, UNREADABLE, Letter, Refused, letter
-from shared.contracts.codes import format_instant, parse_instant
-from shared.contracts.envelope import ContractError, Envelope, parse
+from shared.contracts.codes import parse_instant
+from shared.contracts.envelope import Envelope
 from shared.contracts.events import (
+    DocumentEvent,
     DossierEvent,
     EventData,
     Origin,
@@ -44,56 +48,13 @@ from shared.contracts.events import (
     TransferRerouted,
     TransferReturned,
 )
-from shared.directory.directory import Directory, DirectoryError
-from shared.observe.traces import cause_of, readable
+from shared.directory.directory import Directory
 from shared.service import Service
 from shared.store.pool import Connection
 
 COPY_TOPIC: Final = "lienthong.copy.v1"
-DOSSIER_TOPIC: Final = "lienthong.dossier.v1"
 OF_THE_LEG: Final = (TransferDelivered, TransferAccepted, TransferRefused, TransferCompleted, TransferReturned)
 OF_HOME: Final = (TransferRecalled, TransferRerouted)
-
-
-def event_json(envelope: Envelope) -> dict[str, Any]:
-    """An event inside an envelope: its headers, and its data as the very text that was published."""
-    return {
-        "topic": envelope.topic,
-        "id": str(envelope.id),
-        "source": envelope.source,
-        "type": envelope.type,
-        "key": envelope.subject,
-        "time": format_instant(envelope.time),
-        "recorded": format_instant(envelope.recorded),
-        "sequence": envelope.sequence,
-        "mode": envelope.mode,
-        "data": (envelope.data or b"").decode(),
-        **({} if (cause := envelope.traceparent or cause_of(envelope.subject)) is None else {"traceparent": cause}),
-    }
-
-
-def event_of(value: Any) -> tuple[Envelope, DossierEvent | TransferEvent]:
-    """Raises Refused (`bad-event`)."""
-    try:
-        envelope = Envelope(
-            topic=str(value["topic"]),
-            id=UUID(value["id"]),
-            source=str(value["source"]),
-            type=str(value["type"]),
-            subject=str(value["key"]),
-            time=parse_instant(value["time"]),
-            recorded=parse_instant(value["recorded"]),
-            sequence=int(value["sequence"]),
-            mode="history" if value["mode"] == "history" else "live",
-            data=str(value["data"]).encode(),
-            traceparent=readable(value.get("traceparent")),
-        )
-        data = parse(envelope) if envelope.topic in (DOSSIER_TOPIC, TRANSFER_TOPIC) else None
-    except (ValueError, KeyError, TypeError, ContractError):
-        raise Refused("bad-event") from None
-    if not isinstance(data, DossierEvent | TransferEvent) or envelope.sequence < 1:
-        raise Refused("bad-event")
-    return envelope, data
 
 
 @dataclass(slots=True)
@@ -156,21 +117,20 @@ class Out:
         self.send("copy", self.upper, {"event": event_json(envelope)})
 
 
-def site_of(directory: Directory, agency: str) -> str | None:
-    try:
-        return directory.site_of(agency)
-    except DirectoryError:
-        return None
-
-
 class Crossing:
     """The neighbours as they are now, and what goes to and comes from them."""
 
     def __init__(
-        self, service: Service, store: Store, links: LinkStore, directories: Directories, views: Views
+        self,
+        service: Service,
+        store: Store,
+        links: LinkStore,
+        directories: Directories,
+        documents: Documents,
+        views: Views,
     ) -> None:
         self._service, self._store, self._links, self._directories = service, store, links, directories
-        self._views = views
+        self._documents, self._views = documents, views
         self.peers: tuple[Link, ...] = ()
         self.behind = False
         self.site = service.settings.site
@@ -231,6 +191,8 @@ class Crossing:
                 try:
                     if each.to == self.site and each.kind == "directory":
                         outcome = await self._directories.take(connection, peer, each)
+                    elif each.to == self.site and each.kind == "document":
+                        outcome = await self._documents.take(connection, each)
                     else:
                         outcome = arriving.take(each)
                 except Refused as refused:
@@ -324,6 +286,8 @@ class Arriving:
         if self._peer.side != "lower" or each.origin not in (self._peer.peer, *self._peer.reaches):
             raise Refused("not-below")
         envelope, data = event_of(each.body["event"])
+        if isinstance(data, DocumentEvent):
+            raise Refused("bad-event")
         if envelope.source.split("/")[1:3] != ["sites", each.origin]:
             raise Refused("wrong-source")
         home = site_of(self._directory, data.agency)

@@ -14,7 +14,9 @@ from uuid import UUID
 
 import structlog
 
-from services.routing.crossing import DOSSIER_TOPIC, Crossing, event_json, site_of
+from services.routing.carried import DOSSIER_TOPIC, event_json, site_of
+from services.routing.crossing import Crossing
+from services.routing.document import DOCUMENT_TOPIC
 from services.routing.dossier import TRANSFER_TOPIC, Dossier
 from services.routing.link_store import LinkStore
 from services.routing.store import BEFORE_ALL, Sealed, Store
@@ -24,12 +26,13 @@ from shared.contracts.envelope import Envelope, parse
 from shared.contracts.events import (
     ContactChanged,
     ContactRecorded,
+    DocumentEvent,
     DossierReceived,
     DossierSubmitted,
     TransferRequested,
 )
 from shared.observe.traces import causing
-from shared.security.peers import Jwk, wrap_to
+from shared.security.peers import Jwk, canonical, wrap_to
 from shared.security.sealing import SealBroken, unwrap
 from shared.service import Service
 from shared.store.pool import TRANSIENT_ERRORS, Connection
@@ -57,6 +60,7 @@ class Dispatch:
             self._service.beat("dispatch")
             try:
                 sent = await self._transfers() if self._crossing.peers and self._service.directory.loaded else 0
+                sent += await self._documents() if self._crossing.peers else 0
                 await self._copies()
             except TRANSIENT_ERRORS as error:
                 log.warning("dispatch-interrupted", error=type(error).__name__)
@@ -131,6 +135,30 @@ class Dispatch:
         except SealBroken:
             return None
         return Sealed(contact_ref, newest.nonce, newest.ciphertext, wrap_to(data_key, key))
+
+    # -- documents
+
+    async def _documents(self) -> int:
+        """Tells other sites what was done here to documents that concern them, in its order; to how many."""
+        async with self._service.pool.acquire() as connection:
+            waiting = await self._store.documents_to_tell(connection, AT_ONCE)
+        return sum([await self._tell(each, site) for each, site in waiting])
+
+    async def _tell(self, which: str, site: str) -> int:
+        key = await self._key_of(site)
+        if key is None or self._crossing.next_hop(site) is None:
+            return 0  # it waits for the link, or for that site's key
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            document = await self._store.document(connection, which, lock=True)
+            assert document is not None
+            out = self._crossing.out(self._service.directory.current, await self._service.log.now(connection))
+            for envelope in await self._service.log.after(connection, DOCUMENT_TOPIC, which, document.told, 10_000):
+                data = parse(envelope)
+                if isinstance(data, DocumentEvent) and data.origin is None:
+                    out.send("document", site, {"sealed": wrap_to(canonical(event_json(envelope)), key)})
+            await self._store.told_document(connection, which, document.version)
+            await self._crossing.flush(connection, out, {})
+        return 1
 
     async def _key_of(self, site: str) -> Jwk | None:
         for link in self._crossing.peers:

@@ -76,7 +76,11 @@ class DocumentRefusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document. `before`: the state that work goes on from after a refused recall; `version` its event sequence."""
+    """One document. `before`: the state that work goes on from after a refused recall; `version` its event sequence.
+
+    `home`: the sender's site when it is another, `worked_at` the receiver's when it is another; `told`: up to which of the
+    events here the other site has been told.
+    """
 
     id: str
     number: str
@@ -97,6 +101,14 @@ class Document:
     assignee: str | None = None
     reason: str | None = None
     version: int = 2
+    home: str | None = None
+    worked_at: str | None = None
+    told: int = 0
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the receiver's site has it; it says so once it has stored it."""
+        return self.worked_at is None or self.version > 1
 
 
 def document_id(sender: str, day: date, number: str) -> str:
@@ -115,20 +127,90 @@ def document_id(sender: str, day: date, number: str) -> str:
 
 
 def allowed(document: Document) -> tuple[Operation, ...]:
-    """The operations that the document's state allows."""
+    """The operations that the document's state allows; while it is on its way to another site, none."""
+    if not document.arrived:
+        return ()
     state = document.before if document.state == "16" else document.state
     return tuple(operation for operation, (states, _) in MOVES.items() if state in states)
 
 
 def sent(document: Document) -> list[DocumentEvent]:
     """A new document: within one site it is sent and has arrived in the same breath."""
-    said = _base(document) | {
-        "title": document.title,
-        "replaces": document.replaces,
-        "ref": document.ref,
-        "digest": document.digest,
-    }
-    return [DocumentSent(**said), DocumentArrived(**said)]
+    said = _content(document)
+    return [DocumentSent(**said)] if document.worked_at is not None else [DocumentSent(**said), DocumentArrived(**said)]
+
+
+# ------------------------------------------------------------------------------------------------- between two sites
+
+
+def arrive(
+    said: DocumentSent, home: str, now: datetime, *, here: bool
+) -> tuple[Document, list[tuple[Document, DocumentEvent]]]:
+    """Another site's document as it stands here, with the events that say so. One for an agency that is not `here` is refused
+    by the system, with a reason."""
+    document = Document(
+        id=said.document,
+        number=said.number,
+        date=date.fromisoformat(said.date),
+        kind=said.kind,
+        sender=said.from_agency,
+        receiver=said.to,
+        title=said.title,
+        state="01",
+        sent_at=now,
+        changed_at=now,
+        recorded=now,
+        dossier=said.dossier,
+        replaces=said.replaces,
+        ref=said.ref,
+        digest=said.digest,
+        version=1,
+        home=home,
+    )
+    events: list[tuple[Document, DocumentEvent]] = [(document, DocumentArrived(**_content(document)))]
+    if not here:
+        document, refused = move(document, "refuse", now, reason=f"Cơ quan {said.to} không thuộc đơn vị này.")
+        events.append((document, refused))
+    return document, events
+
+
+def hear(document: Document, said: DocumentEvent, now: datetime) -> tuple[Document, DocumentEvent | None] | None:
+    """What the receiver's site has done, at the sender's. None: it is known. Without an event: it was done before that site
+    learned that the document is asked back; work goes on from there if that is refused."""
+    if isinstance(said, DocumentArrived) and document.arrived:
+        return None
+    if document.state == "13" and said.state in ("03", "04", "05", "06"):
+        return replace(document, before=said.state), None
+    before = _before(document, "recall-refuse") if said.state == "16" else None
+    return _follow(document, said, now, state=said.state, before=before), said
+
+
+def asked_back(
+    document: Document, said: DocumentRecallRequested, now: datetime
+) -> tuple[Document, DocumentEvent | None] | None:
+    """The sender's site asks for the document, at the receiver's. None: it was refused, or is given back, already."""
+    if "recall" not in allowed(document):
+        return None
+    moved, _ = move(document, "recall", now, reason=said.reason)
+    return moved, said
+
+
+def _follow(
+    document: Document, said: DocumentEvent, now: datetime, *, state: DocumentState, before: DocumentState | None
+) -> Document:
+    return replace(
+        document,
+        state=state,
+        before=before,
+        changed_at=max(now, document.changed_at),
+        recorded=max(now, document.recorded),
+        reason=getattr(said, "reason", document.reason),
+        assignee=getattr(said, "assignee", document.assignee),
+        version=document.version + 1,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- acts
 
 
 def move(
@@ -187,6 +269,15 @@ def _base(document: Document) -> dict[str, Any]:
         "to": document.receiver,
         "state": document.state,
         "dossier": document.dossier,
+    }
+
+
+def _content(document: Document) -> dict[str, Any]:
+    return _base(document) | {
+        "title": document.title,
+        "replaces": document.replaces,
+        "ref": document.ref,
+        "digest": document.digest,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from httpx import HTTPError
 
-from services.routing.crossing import event_json
+from services.routing.carried import event_json
 from services.routing.dossier import TRANSFER_TOPIC
 from services.routing.link_store import LinkStore
 from services.routing.links import Links

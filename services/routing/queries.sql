@@ -105,8 +105,8 @@ SELECT * FROM {schema}.document WHERE id = $1
 -- name: document_add
 -- Nothing is returned when a document of this id exists.
 INSERT INTO {schema}.document (id, number, date, kind, sender, receiver, title, state, sent_at, changed_at, dossier,
-                               replaces, ref, digest, version, recorded)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                               replaces, ref, digest, reason, version, recorded, home, worked_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 ON CONFLICT (id) DO NOTHING
 RETURNING arrival
 
@@ -114,6 +114,14 @@ RETURNING arrival
 UPDATE {schema}.document
 SET state = $2, before = $3, changed_at = $4, assignee = $5, reason = $6, version = $7, recorded = $8
 WHERE id = $1
+
+-- name: documents_to_tell
+SELECT id, coalesce(home, worked_at) AS site FROM {schema}.document
+WHERE told < version AND (home IS NOT NULL OR worked_at IS NOT NULL)
+ORDER BY changed_at, id LIMIT $1
+
+-- name: document_told
+UPDATE {schema}.document SET told = $2 WHERE id = $1
 
 -- name: documents_of_dossier
 -- $2: after this arrival; $3: one state, or any; $4: one agency, or any; $5: the asker's agencies, or all.

@@ -82,6 +82,9 @@ _DOCUMENT = (
     "reason",
     "version",
     "recorded",
+    "home",
+    "worked_at",
+    "told",
 )
 
 
@@ -237,12 +240,20 @@ class Store:
 
     async def add_document(self, connection: Connection, document: Document) -> bool:
         """False when a document of this id exists."""
-        values = [getattr(document, name) for name in _DOCUMENT if name not in ("before", "assignee", "reason")]
+        values = [getattr(document, name) for name in _DOCUMENT if name not in ("before", "assignee", "told")]
         return await connection.fetchval(self._queries["document_add"], *values) is not None
 
     async def move_document(self, connection: Connection, document: Document) -> None:
         names = ("id", "state", "before", "changed_at", "assignee", "reason", "version", "recorded")
         await connection.execute(self._queries["document_move"], *(getattr(document, name) for name in names))
+
+    async def documents_to_tell(self, connection: Connection, limit: int) -> list[tuple[str, str]]:
+        """Documents with events that the other site has not been told of, and that site."""
+        rows = await connection.fetch(self._queries["documents_to_tell"], limit)
+        return [(row["id"], row["site"]) for row in rows]
+
+    async def told_document(self, connection: Connection, which: str, upto: int) -> None:
+        await connection.execute(self._queries["document_told"], which, upto)
 
     async def documents(
         self,

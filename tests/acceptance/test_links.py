@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,8 @@ HANDED_OVER = {  # the start of processing, as one trace over both sites
     (COMMUNE, "lienthong-routing", "link transfer.delivered"),
     (COMMUNE, "lienthong-intake", "apply transfer.delivered"),
 }
+
+SECRET = "Về việc xác minh nguồn gốc thửa đất số 7"  # a document's title: for the two sites alone
 
 
 class Pair:
@@ -113,6 +116,45 @@ def test_a_hand_over_is_proven_where_only_a_root_is_known(pair: Pair, tmp_path: 
         changed = json.loads(lienthong("verify", file, "--key", root, "--json").stdout)
         assert not changed["intact"]
         assert [(f["part"], f["item"]) for f in changed["faults"]] == [("transfers", made["transfers"])]
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_a_document_is_sent_and_its_states_come_back(pair: Pair, upwards: bool) -> None:
+    def document(site: Up, which: str) -> dict[str, Any]:
+        with site.http("routing") as http:
+            answer = http.get(f"/v1/documents/{which}")
+            found: dict[str, Any] = answer.json() if answer.status_code == 200 else {"state": None}
+            return found
+
+    def act_on(site: Up, which: str, operation: str, **body: str) -> int:
+        with site.http("routing") as http:
+            return http.post(f"/v1/documents/{which}/{operation}", json=body).status_code
+
+    home, there = (pair.commune, pair.province) if upwards else (pair.province, pair.commune)
+    sender, receiver = (COMMUNE, LAND) if upwards else (LAND, COMMUNE)
+    body = {"number": "7/CV", "date": "2026-11-23", "kind": 0, "from": sender, "to": receiver, "title": SECRET}
+    with home.http("routing") as http:
+        made = http.post("/v1/documents", json=body)
+    assert (made.status_code, made.json()["state"]) == (201, "01"), made.text
+    which = made.json()["id"]
+    until(lambda: document(there, which)["state"] == "01", "it has arrived")
+    until(lambda: document(home, which)["arrived"], "and its sender knows")
+    assert (document(there, which)["title"], document(there, which)["home"]) == (SECRET, home.ready["site"])
+    assert (act_on(home, which, "accept"), act_on(there, which, "recall", reason="x")) == (409, 409)
+    assert act_on(there, which, "accept") == act_on(there, which, "start") == 200
+    until(lambda: document(home, which)["state"] == "05", "home follows")
+    assert act_on(home, which, "recall", reason="Nhầm số văn bản") == 200
+    until(lambda: document(there, which)["state"] == "13", "it is asked back")
+    assert act_on(there, which, "recall-refuse", reason="Đã giải quyết") == act_on(there, which, "finish") == 200
+    until(lambda: document(home, which)["state"] == "06", "done")
+    assert act_on(there, which, "accept") == 409
+
+
+async def test_no_hop_reads_what_a_document_says(pair: Pair) -> None:
+    for site in (pair.commune, pair.province):
+        for table in ("link_sent", "link_received"):
+            assert await site.rows(f"SELECT id FROM routing.{table} WHERE body LIKE $1", f"%{SECRET}%") == []
+            assert await site.rows(f"SELECT id FROM routing.{table} WHERE kind = 'document'") != []
 
 
 def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:

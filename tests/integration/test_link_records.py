@@ -14,7 +14,7 @@ import httpx
 import orjson
 import pytest
 
-from services.routing.crossing import event_json
+from services.routing.carried import event_json
 from services.routing.link import BEGIN, Place, chain_over
 from services.routing.wire import (
     MAX_ENVELOPE,

@@ -14,14 +14,17 @@ from services.routing.document import (
     DocumentRefusal,
     Operation,
     allowed,
+    arrive,
+    asked_back,
     document_id,
     envelope_of,
+    hear,
     move,
     referred,
     sent,
 )
 from shared.contracts.envelope import parse
-from shared.contracts.events import DocumentState
+from shared.contracts.events import DocumentEvent, DocumentRecallRequested, DocumentSent, DocumentState
 
 NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 
@@ -155,3 +158,109 @@ def test_every_state_and_operation(state: DocumentState, operation: Operation) -
         with pytest.raises(DocumentRefusal) as refused:
             after(document, operation)
         assert (refused.value.state, refused.value.allowed) == (state, allowed(document))
+
+
+# ------------------------------------------------------------------------------------------------- between two sites
+
+
+class Story:
+    """A document of H55.242's site at the site that works on it, and what each has said that the other has not heard."""
+
+    def __init__(self) -> None:
+        self.home = replace(ARRIVED, version=1, worked_at="H55")
+        [said] = sent(self.home)
+        assert isinstance(said, DocumentSent)
+        self.there, made = arrived_at(said)
+        self.said = [event for _, event in made]
+
+    def do(self, operation: Operation) -> None:
+        self.there, event = move(self.there, operation, NOW, **needs(operation))
+        self.said.append(event)
+
+    def recall(self) -> DocumentRecallRequested:
+        self.home, event = move(self.home, "recall", NOW, reason="nhầm số")
+        assert isinstance(event, DocumentRecallRequested)
+        return event
+
+    def asked_back(self, event: DocumentRecallRequested) -> bool:
+        if (heard := asked_back(self.there, event, NOW)) is None:
+            return False
+        self.there = heard[0]
+        return True
+
+    def hear(self) -> list[str]:
+        """Home hears all; the events that it makes of it."""
+        made = []
+        for each in self.said:
+            if (heard := hear(self.home, each, NOW)) is not None:
+                self.home = heard[0]
+                made += [] if heard[1] is None else [heard[1].short.removeprefix("document.")]
+        self.said.clear()
+        return made
+
+    @property
+    def states(self) -> tuple[str, str]:
+        return self.home.state, self.there.state
+
+
+def arrived_at(said: DocumentSent, *, here: bool = True) -> tuple[Document, list[tuple[Document, DocumentEvent]]]:
+    return arrive(said, "H55.242", NOW, here=here)
+
+
+def test_between_two_sites_each_act_is_followed_at_home() -> None:
+    story = Story()
+    assert not story.home.arrived
+    assert allowed(story.home) == ()
+    for operation in ("accept", "assign", "start", "finish"):
+        story.do(operation)
+    said = list(story.said)
+    assert story.hear() == ["arrived", "accepted", "assigned", "started", "finished"]
+    assert story.states == ("06", "06")
+    assert (story.home.assignee, story.home.version) == ("Phòng Tư pháp", 6)
+    story.said = said[:1]  # once more
+    assert story.hear() == []
+
+
+def test_a_refusal_comes_home_with_its_reason() -> None:
+    story = Story()
+    story.do("refuse")
+    assert story.hear() == ["arrived", "refused"]
+    assert (story.states, story.home.reason) == (("02", "02"), "lý do")
+
+
+def test_an_agency_that_is_not_there_refuses_by_the_system() -> None:
+    [said] = sent(replace(ARRIVED, version=1, worked_at="H55"))
+    assert isinstance(said, DocumentSent)
+    document, made = arrived_at(said, here=False)
+    assert (document.state, document.version) == ("02", 2)
+    assert [event.short for _, event in made] == ["document.arrived", "document.refused"]
+
+
+@pytest.mark.parametrize(("answer", "state"), [("recall-accept", "15"), ("recall-refuse", "16")])
+def test_asked_back_while_work_was_done_on_the_other_side_of_the_line(answer: Operation, state: str) -> None:
+    story = Story()
+    story.do("accept")
+    story.hear()
+    asked = story.recall()
+    story.do("start")  # before it hears of the recall
+    assert story.asked_back(asked)
+    assert story.hear() == []
+    assert story.states == ("13", "13")
+    story.do(answer)
+    story.hear()
+    assert story.states == (state, state)
+    if answer == "recall-refuse":
+        assert story.home.before == story.there.before == "05"
+        story.do("finish")
+        story.hear()
+        assert story.states == ("06", "06")
+
+
+def test_asked_back_after_it_was_refused_it_stays_refused_at_both() -> None:
+    story = Story()
+    story.hear()
+    asked = story.recall()
+    story.do("refuse")
+    assert not story.asked_back(asked)
+    story.hear()
+    assert story.states == ("02", "02")

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.cli.errors import CommandFailed
 from deploy.cli.verify import verify_file
-from services.routing.crossing import event_json
+from services.routing.carried import event_json
 from services.routing.link import BEGIN, Place
 from services.routing.wire import Way, batch_record, letter
 from shared.contracts.codes import uuid7
