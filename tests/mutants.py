@@ -94,6 +94,11 @@ MUTANTS = (
         f"{INTEGRATION}/test_routing.py", "promise_7",
     ),
     Mutant(
+        7, "a receiver does not see that its sender was restored", "services/routing/link.py",
+        '    if here != chain:\n        return Judgement("fork")\n', "",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
         8, "a rebuild compares and replaces nothing", "services/stats/rebuild.py",
         "    if differing:\n", "    if not differing:\n",
         f"{INTEGRATION}/test_stats.py", "promise_8",
