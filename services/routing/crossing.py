@@ -112,6 +112,12 @@ class Out:
     def send(self, kind: str, to: str, body: Mapping[str, Any]) -> None:
         self.letters.append(letter(kind, body, origin=self.site, to=to, at=self.now))
 
+    def pass_on(self, each: Letter, to: str) -> None:
+        """Another site's envelope goes on under its own id; its hops say that it has been here."""
+        hops = (*each.hops, self.site)
+        passed = letter(each.kind, each.body, origin=each.origin, to=to, at=self.now, hops=hops, id=each.id)
+        self.letters.append(passed)
+
     def _copy(self, envelope: Envelope) -> None:
         assert self.upper is not None
         self.send("copy", self.upper, {"event": event_json(envelope)})
@@ -268,17 +274,7 @@ class Arriving:
         hop = self._crossing.next_hop(each.to)
         if hop is None or hop.peer == self._peer.peer:
             raise Refused("no-way")
-        self._out.letters.append(
-            letter(
-                each.kind,
-                each.body,
-                origin=each.origin,
-                to=each.to,
-                at=self._out.now,
-                hops=(*each.hops, site),
-                id=each.id,
-            )
-        )
+        self._out.pass_on(each, each.to)
         return "passed-on"
 
     def _copy(self, each: Letter) -> str:
@@ -294,17 +290,7 @@ class Arriving:
         if home is not None and home != each.origin:
             raise Refused("not-theirs")
         if self._out.upper is not None:
-            self._out.letters.append(
-                letter(
-                    "copy",
-                    each.body,
-                    origin=each.origin,
-                    to=self._out.upper,
-                    at=self._out.now,
-                    hops=(*each.hops, self._crossing.site),
-                    id=each.id,
-                )
-            )
+            self._out.pass_on(each, self._out.upper)
         code = envelope.subject
         copy = self._copies.get(code) or Copy(code, each.origin, 0, 0, 0, self._out.now)
         of_dossier = isinstance(data, DossierEvent)

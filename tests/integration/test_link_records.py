@@ -34,25 +34,26 @@ from shared.security.tokens import Role
 from tests.harness import Backing, RunningSite, real_services, running_site
 
 UPPER, LOWER = "H55", "H55.9001"  # no bundle names the lower one: its agency is whose dossiers it may speak of
-UP, DOWN = link_topics(LOWER)
+DOWN = link_topics(LOWER)[1]
 
 
 class Lower:
     """The lower site: signs, numbers and sends by hand."""
 
-    def __init__(self, site: RunningSite, folder: Path) -> None:
-        self.site, self.folder = site, folder
-        self.identity = Identity(LOWER, folder)
+    def __init__(self, site: RunningSite, folder: Path, code: str = LOWER) -> None:
+        self.site, self.folder, self.code = site, folder, code
+        self.identity = Identity(code, folder)
         self.operator = site.client("routing", Role.OPERATOR)
-        self.way = Way(LOWER, "up", LOWER, UPPER)
+        self.way = Way(code, "up", code, UPPER)
+        self.up, self.down = link_topics(code)
         self.place, self.chain, self.tick = Place(1, 0), BEGIN, 0
 
     async def join(self) -> None:
-        invited = await self.operator.post("/v1/links/invite", json={"site": LOWER})
+        invited = await self.operator.post("/v1/links/invite", json={"site": self.code})
         assert invited.status_code == 200, invited.text
         content = {
             "kind": "lienthong-reply",
-            "site": LOWER,
+            "site": self.code,
             "name": "Xã Thử Nghiệm",
             "upper": UPPER,
             "keys": self.identity.announced,
@@ -63,16 +64,16 @@ class Lower:
         assert confirmed.status_code == 200, confirmed.text
 
         async def answered() -> bool:
-            return bool(await self.site.bus.records(DOWN))
+            return bool(await self.site.bus.records(self.down))
 
         assert await self.site.until(answered)  # both topics are there
 
     async def send(self, *values: bytes) -> None:
-        await self.site.bus.send(*((UP, None, value, []) for value in values))
+        await self.site.bus.send(*((self.up, None, value, []) for value in values))
 
     async def link(self) -> dict[str, Any]:
         items: list[dict[str, Any]] = (await self.operator.get("/v1/links")).json()["items"]
-        return items[0]
+        return next(item for item in items if item["peer"] == self.code)
 
     def record(self, *texts: str, identity: Identity | None = None) -> bytes:
         """The next record, not counted as sent yet."""
@@ -104,7 +105,7 @@ class Lower:
         return control_record(identity or self.identity, self.way, self.tick if tick is None else tick, said)
 
     def letter(self, kind: str, body: dict[str, Any], **more: Any) -> Letter:
-        given: dict[str, Any] = {"origin": LOWER, "to": UPPER, "at": datetime.now(UTC), **more}
+        given: dict[str, Any] = {"origin": self.code, "to": UPPER, "at": datetime.now(UTC), **more}
         return letter(kind, body, **given)
 
     def copy(self, number: int, **more: Any) -> str:
@@ -148,7 +149,7 @@ async def stored(site: RunningSite) -> list[Any]:
         await site.value(f"SELECT count(*) FROM routing.{table}")
         for table in ("link_received", "dossier", "transfer", "copy", "document", "sealed", "event")
     ]
-    return [*counts, await site.value("SELECT epoch || '/' || number || chain FROM routing.link_in")]
+    return [*counts, await site.value("SELECT string_agg(peer || epoch || number || chain, ' ') FROM routing.link_in")]
 
 
 async def refused(site: RunningSite, lower: Lower, value: bytes, reason: str) -> None:
@@ -166,7 +167,11 @@ async def refused(site: RunningSite, lower: Lower, value: bytes, reason: str) ->
     assert await stored(site) == before
     async with httpx.AsyncClient(base_url=site.urls["routing"], trust_env=False) as reader:
         text = (await reader.get("/metrics")).text
-    [line] = [each for each in text.splitlines() if "link_refused_total" in each and f'reason="{reason}"' in each]
+    [line] = [
+        each
+        for each in text.splitlines()
+        if "link_refused_total{" in each and f'"{lower.code}",reason="{reason}"' in each
+    ]
     assert float(line.split()[-1]) == count + 1
 
 
@@ -255,6 +260,23 @@ async def test_nothing_loops(site: RunningSite, lower: Lower) -> None:
     assert await site.value("SELECT count(*) FROM routing.link_sent WHERE kind = 'ask'") == waiting
 
 
+async def test_what_is_for_a_third_site_goes_on_under_its_own_id(
+    site: RunningSite, lower: Lower, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    third = Lower(site, tmp_path_factory.mktemp("third"), "H55.9009")
+    await third.join()
+    sent = lower.letter("ask", {"for": "the third"}, to=third.code)
+    await lower.deliver(sent.text, sent.text)
+    [row] = await site.fetch("SELECT id, body FROM routing.link_sent WHERE peer = $1 AND kind = 'ask'", third.code)
+    passed = orjson.loads(row["body"])
+    assert (row["id"], passed["from"], passed["to"], passed["hops"]) == (sent.id, LOWER, third.code, [UPPER])
+    assert passed["body"] == sent.body
+    # Back to where it came from it does not go, whatever way is left.
+    await third.deliver(third.letter("ask", {}, to=LOWER, origin=LOWER, hops=[LOWER, UPPER]).text)
+    [row] = await site.fetch("SELECT outcome FROM routing.link_received WHERE peer = $1", third.code)
+    assert row["outcome"] == "loop"
+
+
 async def test_a_key_whose_time_is_over_is_refused(site: RunningSite, lower: Lower, tmp_path: Path) -> None:
     """The lower site changes its keys after a theft: it says so with the old key, once; then that is good no more."""
     stolen = Identity(LOWER, Path(shutil.copytree(lower.folder, tmp_path / "stolen")))
@@ -264,7 +286,7 @@ async def test_a_key_whose_time_is_over_is_refused(site: RunningSite, lower: Low
     await lower.send(lower.control(identity=stolen, keys=lower.identity.announced))
 
     async def known() -> bool:
-        rows = await site.fetch("SELECT keys FROM routing.link")
+        rows = await site.fetch("SELECT keys FROM routing.link WHERE peer = $1", LOWER)
         return len(orjson.loads(rows[0]["keys"])["sign"]) == 2
 
     assert await site.until(known)
