@@ -146,7 +146,8 @@ def sent(document: Document) -> list[DocumentEvent]:
 def arrive(
     said: DocumentSent, home: str, now: datetime, *, here: bool
 ) -> tuple[Document, list[tuple[Document, DocumentEvent]]]:
-    """Another site's document as it stands here, with the events that say so. One for an agency that is not `here` is refused
+    """Another site's document as it stands here, with the events that say so: that it was sent, as that site says, and that
+    it has arrived. One for an agency that is not `here` is refused
     by the system, with a reason."""
     document = Document(
         id=said.document,
@@ -167,7 +168,10 @@ def arrive(
         version=1,
         home=home,
     )
-    events: list[tuple[Document, DocumentEvent]] = [(document, DocumentArrived(**_content(document)))]
+    # Both are said here, too: the sender's figures are kept by the sites above it.
+    events: list[tuple[Document, DocumentEvent]] = [(document, said)]
+    document = replace(document, version=2)
+    events.append((document, DocumentArrived(**_content(document))))
     if not here:
         document, refused = move(document, "refuse", now, reason=f"Cơ quan {said.to} không thuộc đơn vị này.")
         events.append((document, refused))

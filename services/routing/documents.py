@@ -34,6 +34,8 @@ class Documents:
             raise Refused("bad-event")
         directory = self._service.directory.current
         now = max(await self._service.log.now(connection), envelope.time)
+        origin = Origin(id=envelope.id, source=envelope.source, sequence=envelope.sequence, time=envelope.time)
+        data = data.model_copy(update={"origin": origin})
         known = await self._store.document(connection, data.document, lock=True)
         if known is None:
             if not isinstance(data, DocumentSent) or site_of(directory, data.from_agency) not in (each.origin, None):
@@ -45,7 +47,6 @@ class Documents:
             return "applied"
         if each.origin not in (known.home, known.worked_at):
             raise Refused("not-theirs")
-        origin = Origin(id=envelope.id, source=envelope.source, sequence=envelope.sequence, time=envelope.time)
         if isinstance(data, DocumentSent):
             return "repeated"
         if isinstance(data, DocumentRecallRequested) != (known.home == each.origin):
@@ -56,7 +57,7 @@ class Documents:
         moved, event = heard
         await self._store.move_document(connection, moved)
         if event is not None:
-            await self._append(connection, (moved, event.model_copy(update={"origin": origin})))
+            await self._append(connection, (moved, event))
         return "applied"
 
     async def _append(self, connection: Connection, *said: tuple[Document, DocumentEvent]) -> None:

@@ -171,7 +171,7 @@ class Story:
         [said] = sent(self.home)
         assert isinstance(said, DocumentSent)
         self.there, made = arrived_at(said)
-        self.said = [event for _, event in made]
+        self.said = [event for _, event in made if not isinstance(event, DocumentSent)]
 
     def do(self, operation: Operation) -> None:
         self.there, event = move(self.there, operation, NOW, **needs(operation))
@@ -232,8 +232,8 @@ def test_an_agency_that_is_not_there_refuses_by_the_system() -> None:
     [said] = sent(replace(ARRIVED, version=1, worked_at="H55"))
     assert isinstance(said, DocumentSent)
     document, made = arrived_at(said, here=False)
-    assert (document.state, document.version) == ("02", 2)
-    assert [event.short for _, event in made] == ["document.arrived", "document.refused"]
+    assert (document.state, document.version) == ("02", 3)
+    assert [event.short for _, event in made] == ["document.sent", "document.arrived", "document.refused"]
 
 
 @pytest.mark.parametrize(("answer", "state"), [("recall-accept", "15"), ("recall-refuse", "16")])
