@@ -15,7 +15,7 @@ from deploy.demo.sample import SAMPLE
 from deploy.embedded import EmbeddedBroker, EmbeddedPostgres, make_topics
 from deploy.logfile import LogFolder
 from deploy.schema import migrate_site
-from deploy.serving import HttpServer, calm_garbage_collector, listen
+from deploy.serving import HttpServer, calm_garbage_collector, give_back_memory, listen
 from deploy.state import BASE_PORT, FolderLock, Ports, State, read_state
 from shared.contracts.events import TOPICS
 from shared.directory.bundle import Bundle
@@ -37,8 +37,9 @@ log = structlog.get_logger("lienthong.site")
 POOL = 2
 # What an emptied embedded bus is filled with again, in MB for the whole site: a service's share must leave room below
 # what makes its supervisor restart it, or the refill would make it restart.
-BUS_WINDOW_MB = 32
+BUS_WINDOW_MB = 20
 READY_WITHIN = 60.0
+GIVE_BACK_EVERY = 60.0
 SERVICE_ENDS_WITHIN = 3.0
 
 
@@ -93,6 +94,7 @@ class SiteProcess:
         await until_ready(state.services)
         state.write(self.data)
         calm_garbage_collector()
+        self._watches.append(asyncio.create_task(_stay_small()))
         log.info("site-ready", site=site, pid=os.getpid(), port=self._ports.base)
         return state
 
@@ -244,6 +246,12 @@ async def until_ready(services: dict[str, str] | Any) -> None:
                     await asyncio.sleep(0.02)
     if waiting:
         raise NotReady(f"{', '.join(waiting)} not ready within {READY_WITHIN:.0f} s: {why}")
+
+
+async def _stay_small() -> None:
+    while True:
+        give_back_memory()
+        await asyncio.sleep(GIVE_BACK_EVERY)
 
 
 async def _ended(service: Service) -> None:

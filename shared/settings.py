@@ -31,9 +31,9 @@ class Settings(BaseSettings):
     bus_ca_file: str | None = None
     bus_window_days: float = Field(7, gt=0, description="What an emptied bus is filled with again.")
     bus_window_mb: int = Field(
-        0, ge=0, description="The same as a size; 0: no limit (embedded: 32 for the whole site)."
+        0, ge=0, description="The same as a size; 0: no limit (embedded: 20 for the whole site)."
     )
-    bus_restart_above_mb: int = Field(72, ge=16, description="The embedded broker is restarted empty above this size.")
+    bus_restart_above_mb: int = Field(60, ge=16, description="The embedded broker is restarted empty above this size.")
 
     intake_url: str = "http://127.0.0.1:8001"
     routing_url: str = "http://127.0.0.1:8002"

@@ -70,6 +70,7 @@ class RelaySettings:
     """Times in seconds; the window is what a rebuilt bus holds again (older events come on request)."""
 
     page: int = 1000
+    rebuild_page: int = 250  # small: what a rebuild takes at its highest, the process keeps
     idle_poll: float = 1.0
     standby_poll: float = 1.0
     watch_every: float = 2.0
@@ -285,7 +286,7 @@ class Relay:
                 rebuild["until"],
                 rebuild["shard"],
                 rebuild["topics"],
-                self.settings.page,
+                self.settings.rebuild_page,
             ):
                 await self._publish([envelope_of(row) for row in rows])
                 position = rows[-1]["position"]

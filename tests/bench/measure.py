@@ -88,16 +88,18 @@ def post(path: str, token: str, body: bytes, kind: str = "application/json") -> 
 async def closed_load(
     url: str, requests: Iterator[bytes], clients: int, seconds: float, expect: int
 ) -> tuple[float, list[float]]:
-    """Each client sends its next request when the last was answered: requests a second, and every latency in seconds."""
+    """Each client sends its next request when the last was answered, until the time or the requests are at an end: requests
+    a second, and every latency in seconds."""
     latencies: list[float] = []
     end = time.monotonic() + seconds
 
     async def client() -> None:
         connection = HttpClient(url)
         try:
-            while time.monotonic() < end:
-                began = time.monotonic()
-                status, body = await connection.send(next(requests))
+            for request in requests:
+                if (began := time.monotonic()) >= end:
+                    return
+                status, body = await connection.send(request)
                 if status != expect:
                     raise AssertionError(f"{status} {body[:300]!r}")
                 latencies.append(time.monotonic() - began)
