@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.backup import DATABASE, ERASURES, KEYS, BackupFailed, read_manifest, run, write
-from deploy.embedded import EmbeddedPostgres
+from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.schema import migrate_site, schemas
 from deploy.site import create
 from services.intake.store import Store as Intake

@@ -12,7 +12,8 @@ import httpx
 import structlog
 
 from deploy.demo.sample import SAMPLE
-from deploy.embedded import EmbeddedBroker, EmbeddedPostgres, make_topics
+from deploy.embedded.broker import EmbeddedBroker, make_topics
+from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.logfile import LogFolder
 from deploy.schema import migrate_site
 from deploy.serving import HttpServer, calm_garbage_collector, give_back_memory, listen

@@ -27,7 +27,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.demo.sample import SAMPLE
-from deploy.embedded import EmbeddedBroker, EmbeddedPostgres, make_topics
+from deploy.embedded.broker import EmbeddedBroker, make_topics
+from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.serving import HttpServer, listen
 from shared.bus.connection import BusSettings
 from shared.bus.publisher import create_topics

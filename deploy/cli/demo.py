@@ -42,7 +42,7 @@ def demo(
       KEEP=1 lienthong demo --data ./data/demo
     """
     from deploy.demo.child import SiteFailed
-    from deploy.embedded import EmbeddedError
+    from deploy.embedded.process import EmbeddedError
 
     folder = data or Path(tempfile.mkdtemp(prefix="lienthong-demo-"))
     try:

@@ -1,36 +1,65 @@
 """`lienthong`: the whole command, and how it fails."""
 
 import sys
+from importlib import import_module
+from typing import Any, Final
 
 import typer
+import typer.core
 
-from deploy.cli import (
-    backup,
-    demo,
-    doctor,
-    erase,
-    explain,
-    export,
-    imports,
-    keys,
-    link,
-    load,
-    migrate,
-    parked,
-    portal,
-    rebuild,
-    reconcile,
-    schemas,
-    subscriber,
-    token,
-    topics,
-    up,
-    verify,
-)
-from deploy.cli import run as run_service
 from deploy.cli.errors import CommandFailed
 
+# Where each command is, in the order of the help: a module is read when its command is called, which is most of the time
+# that a short command takes.
+COMMANDS: Final = {
+    "up": "up:up",
+    "run": "run:run",
+    "token": "token:token",
+    "explain": "explain:explain",
+    "reconcile": "reconcile:reconcile",
+    "migrate": "migrate:migrate",
+    "doctor": "doctor:doctor",
+    "erase": "erase:erase",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
+    "verify": "verify:verify",
+    "export": "export:export",
+    "import": "imports:import_",
+    "demo": "demo:demo",
+    "site": "load:app",
+    "link": "link:app",
+    "rebuild": "rebuild:app",
+    "parked": "parked:app",
+    "keys": "keys:app",
+    "topics": "topics:app",
+    "subscriber": "subscriber:app",
+    "schemas": "schemas:app",
+    "portal": "portal:app",
+}
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands of COMMANDS."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f"deploy.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            group = typer.main.get_group(found)
+            group.name = cmd_name
+            return group
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(cmd_name)(found)
+        return typer.main.get_command(alone)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="lienthong",
     help="Carries administrative dossiers between commune, district and province.",
     no_args_is_help=True,
@@ -40,32 +69,11 @@ app = typer.Typer(
     epilog="Start with `lienthong demo`, or with `lienthong up --data ./data/site`. Exit status: 0 done, 1 the answer is"
     " bad, 2 wrong use.",
 )
-for _command in (
-    up.up,
-    run_service.run,
-    token.token,
-    explain.explain,
-    reconcile.reconcile,
-    migrate.migrate,
-    doctor.doctor,
-    erase.erase,
-    backup.backup,
-    backup.restore,
-    export.export,
-    verify.verify,
-):
-    app.command()(_command)
-app.command("import")(imports.import_)
-app.command()(demo.demo)
-app.add_typer(load.app, name="site")
-app.add_typer(link.app, name="link")
-app.add_typer(rebuild.app, name="rebuild")
-app.add_typer(parked.app, name="parked")
-app.add_typer(keys.app, name="keys")
-app.add_typer(topics.app, name="topics")
-app.add_typer(subscriber.app, name="subscriber")
-app.add_typer(schemas.app, name="schemas")
-app.add_typer(portal.app, name="portal")
+
+
+@app.callback()
+def _lienthong() -> None:
+    pass
 
 
 def run() -> None:

@@ -40,7 +40,7 @@ async def _serve(name: str, host: str, port: int) -> None:
 
     import asyncpg
 
-    from deploy.embedded import EmbeddedError
+    from deploy.embedded.process import EmbeddedError
     from deploy.schema import missing_for
     from deploy.serving import HttpServer, calm_garbage_collector, listen
     from deploy.site import create

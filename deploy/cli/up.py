@@ -58,7 +58,7 @@ async def _serve(data: Path, bundle: Path | None, base_port: int | None, host: s
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
 
-    from deploy.embedded import EmbeddedError
+    from deploy.embedded.process import EmbeddedError
     from deploy.site import NotReady, SiteProcess
     from shared.directory.faults import BundleFault
     from shared.store.migrations import MigrationRefused

@@ -3,17 +3,3 @@
 Both are children of the process that starts them: they end with it, also when it is killed with -9, and what an
 earlier run left behind is ended before a new one starts. Linux only (process groups, /proc, prctl).
 """
-
-from deploy.embedded.broker import EmbeddedBroker, make_topics
-from deploy.embedded.postgres import EmbeddedPostgres
-from deploy.embedded.process import DataInUse, EmbeddedError, PortTaken, StartFailed
-
-__all__ = [
-    "DataInUse",
-    "EmbeddedBroker",
-    "EmbeddedError",
-    "EmbeddedPostgres",
-    "PortTaken",
-    "StartFailed",
-    "make_topics",
-]

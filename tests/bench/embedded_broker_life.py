@@ -33,7 +33,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from deploy.embedded import EmbeddedBroker, make_topics
+from deploy.embedded.broker import EmbeddedBroker, make_topics
 
 TOPICS = [f"bench.life.{number}.v1" for number in range(5)]
 PARTITIONS = 3

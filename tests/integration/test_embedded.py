@@ -18,9 +18,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from deploy.embedded import DataInUse, EmbeddedBroker, EmbeddedPostgres, PortTaken, make_topics
-from deploy.embedded.broker import ClientCameFirst
-from deploy.embedded.process import running_in
+from deploy.embedded.broker import ClientCameFirst, EmbeddedBroker, make_topics
+from deploy.embedded.postgres import EmbeddedPostgres
+from deploy.embedded.process import DataInUse, PortTaken, running_in
 from tests.ports import free_port
 
 TOPIC = "lienthong.dossier.v1"
@@ -30,7 +30,8 @@ PARTITIONS = 3
 SITE = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
-from deploy.embedded import EmbeddedBroker, EmbeddedPostgres
+from deploy.embedded.broker import EmbeddedBroker
+from deploy.embedded.postgres import EmbeddedPostgres
 
 folder, database_port, bus_port, mode = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 if mode == "unprivileged":

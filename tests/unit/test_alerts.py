@@ -28,12 +28,9 @@ def command_of(words: list[str]) -> Any:
     """The command that the words name, as deep as they go."""
     found: Any = typer.main.get_command(app)
     for word in words:
-        commands = getattr(found, "commands", None)
-        if commands is None:
+        if not hasattr(found, "get_command"):
             return found
-        if word not in commands:
-            return None
-        found = commands[word]
+        found = found.get_command(None, word)
     return found
 
 

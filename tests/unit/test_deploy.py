@@ -42,8 +42,8 @@ def of(kind: str, name: str | None = None) -> list[dict[str, Any]]:
 def accepts(arguments: list[str]) -> bool:
     """Whether the command takes these arguments, without doing it."""
     command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands") and arguments:
-        command, arguments = command.commands[arguments[0]], arguments[1:]
+    while hasattr(command, "get_command") and arguments:
+        command, arguments = command.get_command(None, arguments[0]), arguments[1:]
     known = {name for parameter in command.params for name in parameter.opts}
     return {word for word in arguments if word.startswith("--")} <= known
 
