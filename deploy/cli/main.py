@@ -50,6 +50,7 @@ class Commands(typer.core.TyperGroup):
         module, _, name = COMMANDS[cmd_name].partition(":")
         found = getattr(import_module(f"deploy.cli.{module}"), name)
         if isinstance(found, typer.Typer):
+            found.rich_markup_mode = None
             group = typer.main.get_group(found)
             group.name = cmd_name
             return group

@@ -32,7 +32,6 @@ LOOK_FOR_PORT_EVERY = 0.001  # seconds; while the topics are not made, clients c
 READY_WITHIN = 10.0  # seconds; measured: 0.02 to 0.05
 PREPARED_WITHIN = 5.0  # seconds; measured: 0.01 for six topics
 LOOK_AT_MEMORY_EVERY = 1.0  # seconds; at the 28,000 records/s that it takes it grows by some 27 MB in that time
-LOOK_FOR_REST_EVERY = 0.1  # seconds, once it has grown: under load the moments in which all have caught up are short
 HARD_LIMIT = 4  # times `restart_above_mb`: then it is restarted whether the groups have caught up or not
 CAUGHT_UP_WITHIN = 5.0  # seconds to answer the question
 
@@ -50,8 +49,8 @@ class EmbeddedBroker(Supervised):
     """A broker on `host:port` that holds everything in memory and never frees it.
 
     Its memory is bounded by restarting it empty (promise 6, the bus is disposable): above `restart_above_mb` MB
-    resident as soon as `caught_up()` says that the site's own groups have read everything; above four times that in
-    any case. Without `caught_up` only the latter applies. It keeps its port over restarts.
+    resident as soon as `caught_up()` says that the site's own groups have read it, near enough; above four times that
+    in any case. Without `caught_up` only the latter applies. It keeps its port over restarts.
 
     After each start it is empty: `prepare(bootstrap)` then makes the topics (`make_topics`), before anything else is
     done. Each life has its own cluster id.
@@ -101,7 +100,7 @@ class EmbeddedBroker(Supervised):
         while self._wanted:
             ended = asyncio.ensure_future(self._process.wait())
             try:
-                await asyncio.wait([ended], timeout=LOOK_FOR_REST_EVERY if self._grown else LOOK_AT_MEMORY_EVERY)
+                await asyncio.wait([ended], timeout=LOOK_AT_MEMORY_EVERY)
                 if not self._wanted:
                     return
                 if ended.done():
@@ -111,10 +110,6 @@ class EmbeddedBroker(Supervised):
             finally:
                 ended.cancel()
             await self._bring_back()
-
-    @property
-    def _grown(self) -> bool:
-        return self._caught_up is not None and self.resident > self._restart_above
 
     async def _may_restart(self) -> bool:
         resident = self.resident

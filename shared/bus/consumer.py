@@ -631,13 +631,17 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             if (high := highs[p]) is not None
         }
 
-    def caught_up(self) -> bool:
-        """Nothing is on the bus that is not applied; false as long as a partition has not been looked at."""
+    def behind(self) -> int | None:
+        """Records on the bus that are not yet read; None as long as a partition has not been looked at."""
         consumer = self._subscriber.consumer
-        if consumer is None or not consumer.assignment() or not self._idle.is_set():
-            return False
         lag = self.lag()
-        return len(lag) == len(consumer.assignment()) and not any(lag.values())
+        if consumer is None or not consumer.assignment() or len(lag) < len(consumer.assignment()):
+            return None
+        return sum(lag.values())
+
+    def caught_up(self) -> bool:
+        """Nothing is on the bus that is not applied."""
+        return self._idle.is_set() and self.behind() == 0
 
     def seconds_without_progress(self) -> float:
         """How long records have waited without a batch being stored; 0 while none wait."""

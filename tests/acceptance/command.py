@@ -159,6 +159,12 @@ def running(data: Path, *arguments: object, told: Mapping[str, str] | None = Non
         up.stop()
 
 
+def has_parked(up: Up, service: str, key: str) -> bool:
+    with up.http(service, Role.OPERATOR) as http:
+        items = http.get("/v1/parked").json()["items"]
+        return any(item["key"] == key and item["state"] == "parked" for item in items)
+
+
 def receipt(agency: str = "H55.242", **fields: object) -> dict[str, Any]:
     """The body of a dossier received at a desk, with an applicant who can be told."""
     return {

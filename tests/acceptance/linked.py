@@ -131,7 +131,10 @@ def link(upper: Up, lower: Up, folder: Path, via: int | None = None) -> None:
         lienthong("link", "confirm", reply, data=upper.data),
     ):
         assert done.returncode == 0, done.stdout + done.stderr
-    until(lambda: status(lower)["up"] and status(upper)["up"], "both sites hear each other")
+    until(
+        lambda: all(link["up"] for up in (lower, upper) for link in links_over_http(up)), "both sites hear each other"
+    )
+    assert status(lower)["up"]
 
 
 def status(up: Up) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from shared.contracts.codes import uuid7
 from shared.contracts.events import TOPICS
 from shared.security.tokens import Role
-from tests.acceptance.command import Up, lienthong, receipt, running, until
+from tests.acceptance.command import Up, has_parked, lienthong, receipt, running, until
 from tests.collector import Collector
 
 NAME, ADDRESS, REMARK = "Hoàng Yến Chim", "Ngõ Bạch Yến 77", "Chim Hoàng Yến hót hay"
@@ -118,10 +118,10 @@ def park(up: Up, code: str) -> None:
     encoded = [(name, text.encode()) for name, text in headers.items()]
     asyncio.run(up.bus().send((topic, code.encode(), value, encoded)))
 
-    def parked() -> bool:
-        return len(json.loads(lienthong("parked", "list", "--json", data=up.data).stdout)) >= 3
-
-    until(parked, "it is parked everywhere")
+    until(
+        lambda: all(has_parked(up, service, code) for service in ("routing", "notify", "stats")),
+        "it is parked everywhere",
+    )
 
 
 def test_the_needles_find_what_they_are_to_find() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.acceptance.command import COMMAND, Up, environment, lienthong, receipt, reconciled, until, write_register
 
-DOSSIERS = int(os.environ.get("LIENTHONG_IMPORT_DOSSIERS", "3400"))  # of three lines: 3,400 make three chunks
+DOSSIERS = int(os.environ.get("LIENTHONG_IMPORT_DOSSIERS", "2000"))  # of three lines: 2,000 make two chunks
 
 
 def imported(*arguments: object, data: Path) -> dict[str, Any]:

@@ -257,11 +257,12 @@ def test_the_upper_site_shows_a_lower_sites_dossier_as_its_home_does(pair: Pair)
 
 def test_a_cut_line_delays_and_loses_nothing(pair: Pair) -> None:
     pair.line.cut()
-    until(lambda: not status(pair.commune)["up"], "the line is seen to be down")
+    until(lambda: not links_over_http(pair.commune)[0]["up"], "the line is seen to be down")
+    assert not status(pair.commune)["up"]
     codes = [receive(pair.commune) for _ in range(5)]
     for code in codes:
         act(pair.commune, code, "start")
-    until(lambda: status(pair.commune)["waiting"] >= 3 * len(codes), "envelopes wait")
+    until(lambda: links_over_http(pair.commune)[0]["waiting"] >= 3 * len(codes), "envelopes wait")
     with pair.commune.http("routing") as http:
         assert http.get("/readyz").status_code == 200
     assert [states(pair.province, code) for code in codes] == [[]] * len(codes)

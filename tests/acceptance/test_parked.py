@@ -15,7 +15,7 @@ import pytest
 from shared.contracts.codes import uuid7
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
-from tests.acceptance.command import Up, lienthong, receipt, reconciled, running, until
+from tests.acceptance.command import Up, has_parked, lienthong, receipt, reconciled, running, until
 from tests.harness import BusRecord
 
 TOPIC = "lienthong.dossier.v1"
@@ -69,12 +69,10 @@ def parked(up: Up, key: str) -> list[dict[str, Any]]:
 
 def until_parked(up: Up, key: str) -> Sequence[dict[str, Any]]:
     """What the consumers have parked of a key, when all of them have."""
-
-    def everywhere() -> list[dict[str, Any]] | None:
-        items = [item for item in parked(up, key) if item["state"] == "parked"]
-        return items if {item["service"] for item in items} == set(CONSUMERS) else None
-
-    return until(everywhere, f"{key} is parked everywhere") or []
+    until(lambda: all(has_parked(up, service, key) for service in CONSUMERS), f"{key} is parked everywhere")
+    items = [item for item in parked(up, key) if item["state"] == "parked"]
+    assert {item["service"] for item in items} == set(CONSUMERS)
+    return items
 
 
 async def places(up: Up, key: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ from shared.service import SERVICES
 from tests.harness import RunningSite
 
 EXAMPLES = os.environ.get("LIENTHONG_SCHEMATHESIS_EXAMPLES", "3")
-SECONDS = os.environ.get("LIENTHONG_SCHEMATHESIS_SECONDS", "20")
+SECONDS = os.environ.get("LIENTHONG_SCHEMATHESIS_SECONDS", "10")
 """Examples for each operation, and what all of them may take; more of both find rarer things, by hand now and then."""
 
 WITHIN = 280.0
