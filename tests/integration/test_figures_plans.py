@@ -14,7 +14,7 @@ from services.stats.store import Question, Store
 from tests.figures_seed import agencies, seed
 from tests.harness import Backing
 
-DOSSIERS = 60_000  # over ten years: some 6,000 a year, 200 pending at any time
+DOSSIERS = 200_000  # over ten years: some 20,000 a year, 600 pending at any time
 NOW = datetime(2026, 11, 26, 5, tzinfo=UTC)
 Connection = Any
 
