@@ -27,7 +27,7 @@ from shared.directory.reading import load_bundle
 from shared.directory.store import load, stored_site
 from shared.observe.logs import configure_logs
 from shared.security.keys import load_keys
-from shared.service import SERVICES, Service
+from shared.service import SERVICES, Service, trusted
 from shared.settings import Settings
 from shared.store.pool import TRANSIENT_ERRORS, Connection, connect
 
@@ -239,7 +239,7 @@ async def until_ready(services: dict[str, str] | Any) -> None:
     waiting = dict(services)
     why = "no answer"
     with suppress(TimeoutError):
-        async with asyncio.timeout(READY_WITHIN), httpx.AsyncClient(timeout=5.0, trust_env=False) as http:
+        async with asyncio.timeout(READY_WITHIN), httpx.AsyncClient(timeout=5.0, trust_env=False, verify=trusted()) as http:
             while waiting:
                 for name, url in list(waiting.items()):
                     with suppress(httpx.TransportError):
