@@ -239,7 +239,10 @@ async def until_ready(services: dict[str, str] | Any) -> None:
     waiting = dict(services)
     why = "no answer"
     with suppress(TimeoutError):
-        async with asyncio.timeout(READY_WITHIN), httpx.AsyncClient(timeout=5.0, trust_env=False, verify=trusted()) as http:
+        async with (
+            asyncio.timeout(READY_WITHIN),
+            httpx.AsyncClient(timeout=5.0, trust_env=False, verify=trusted()) as http,
+        ):
             while waiting:
                 for name, url in list(waiting.items()):
                     with suppress(httpx.TransportError):
