@@ -4,9 +4,11 @@ With LIENTHONG_TEST_BUS (host:port of an Apache Kafka) every site stands on that
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +29,9 @@ from tests.ports import base_port
 
 COMMAND = str(Path(sys.executable).with_name("lienthong"))
 LONG = 60.0  # seconds that a condition may take on a busy machine
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 
@@ -88,6 +93,11 @@ def processes_on(data: Path) -> list[psutil.Process]:
     return found
 
 
+def _end_with_us() -> None:
+    """In a child that starts: SIGTERM when the tests die without a chance to end it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 @dataclass
 class Up:
     """A site that `lienthong up` runs, as its ready line describes it."""
@@ -107,7 +117,9 @@ class Up:
         data.mkdir(parents=True, exist_ok=True)
         with (data / "up.err").open("a") as complaints:
             env = environment(data) | {f"LIENTHONG_{name.upper()}": value for name, value in (told or {}).items()}
-            process = subprocess.Popen([COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=env)
+            process = subprocess.Popen(
+                [COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=env, preexec_fn=_end_with_us
+            )
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
