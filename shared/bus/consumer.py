@@ -56,6 +56,7 @@ class ConsumerSettings:
 
     max_records: int = 500
     poll_ms: int = 50
+    idle_poll_ms: int = 250  # without groups, when nothing has come for `busy_for`: a site at rest is to cost nothing
     gap_wait: float = 10.0
     gap_poll: float = 1.0
     breaker_limit: int = 100
@@ -63,7 +64,7 @@ class ConsumerSettings:
     breaker_rest: float = 30.0
     session_timeout: float = 15.0
     stuck_after: float = 30.0
-    look_every: float = 0.5  # without groups: whether the topics are still the same ones
+    look_every: float = 1.0  # without groups: whether the topics are still the same ones
     busy_for: float = 3.0
 
 
@@ -500,6 +501,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._subscriber.consumer
         if not self._bus.groups and consumer is not None and consumer._fetcher is not None:
             consumer._fetcher._fetch_max_wait_ms = milliseconds
+            # FastStream sleeps for as long as it has polled in vain.
+            idle = milliseconds == FETCH_WAIT_IDLE
+            self._subscriber.batch_timeout_ms = self.settings.idle_poll_ms if idle else self.settings.poll_ms
 
     async def run_positions(self) -> None:
         """Without a group nobody else remembers how far this process has read, or notices that a topic is a new one.
