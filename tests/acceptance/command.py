@@ -118,7 +118,12 @@ class Up:
         with (data / "up.err").open("a") as complaints:
             env = environment(data) | {f"LIENTHONG_{name.upper()}": value for name, value in (told or {}).items()}
             process = subprocess.Popen(
-                [COMMAND, *given], stdout=subprocess.PIPE, stderr=complaints, text=True, env=env, preexec_fn=_end_with_us
+                [COMMAND, *given],
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                env=env,
+                preexec_fn=_end_with_us,
             )
         assert process.stdout is not None
         line = process.stdout.readline()

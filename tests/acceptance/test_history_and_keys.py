@@ -72,7 +72,7 @@ def test_keys_rotate_while_the_site_works(tmp_path: Path) -> None:
         code = receive(up)
         with up.http("intake") as old:
             done = answer(up, "keys", "rotate")
-            assert set(done["new"]) == set(done["old"]) == {"site", "data"}
+            assert set(done["new"]) == set(done["old"]) == {"site", "data", "link", "seal"}
             assert old.get(f"/v1/dossiers/{code}").json()["applicant"]["name"] == "Nguyễn Văn Mẫu"
             with up.http("intake") as new:
                 assert old.headers["authorization"] != new.headers["authorization"]

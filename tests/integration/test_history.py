@@ -230,7 +230,7 @@ async def test_a_file_is_verified_without_the_site(site: RunningSite, tmp_path: 
     assert told(code=codes[0])["intact"] is False
     unreadable: list[dict[str, Any]] = [{"events": [{}]}, {"seals": [{"day": 1}]}, {"events": None}]
     for changed in unreadable:
-        with pytest.raises(CommandFailed, match="no history"):
+        with pytest.raises(CommandFailed, match="is nothing that `lienthong export`"):
             told(**changed)
 
 
