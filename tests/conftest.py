@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import gc
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -20,6 +21,11 @@ structlog.configure(
 # No test is judged by the clock of the machine that it runs on.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_configure() -> None:
+    """Whoever ends a run, by Ctrl-C or as a system does, leaves no process behind: fixtures are taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -169,6 +170,7 @@ def main() -> int:
         "others": arguments.others,
         "only": only,
     }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the sites are taken down, as after Ctrl-C
     began = time.monotonic()
     figures = asyncio.run(run(arguments, only, console))
     table = Table(*HEAD)

@@ -15,10 +15,10 @@ from tests.harness import RunningSite
 
 ROOT = Path(__file__).parents[2]
 STOPPED = """
-import os, signal
+import os
 async def test_that_is_interrupted(toy):
     print("pids", *[p.pid for p in __import__("psutil").Process().children()], flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), int(os.environ["ENDED_BY"]))
     await __import__("asyncio").sleep(60)
 """
 
@@ -30,7 +30,8 @@ async def test_the_four_services_are_ready_with_the_sample_province(site: Runnin
         assert (await site.client(name).get("/v1/site")).json()["version"] == 1
 
 
-async def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_run_leaves_no_process(tmp_path: Path, ended_by: signal.Signals) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import *")
     (tmp_path / "test_interrupted.py").write_text(STOPPED)
     # The embedded programs are what may be left behind: whatever this run stands on, that one stands on them.
@@ -39,7 +40,7 @@ async def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
         *(sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider"),
         *("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)),
         cwd=tmp_path,
-        env=ours | {"PYTHONPATH": str(ROOT)},
+        env=ours | {"PYTHONPATH": str(ROOT), "ENDED_BY": str(int(ended_by))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         # A shell starts what runs in its background with SIGINT ignored, and that is inherited.
