@@ -36,7 +36,7 @@ class Refused:
     pointer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Read:
     """One line: its number from 1 (blank lines counted), its ref as far as it could be read, and what it asks for."""
 

@@ -261,7 +261,8 @@ def way_to_tell(
 # --------------------------------------------------------------------------------------------------- the notice's life
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, for speed alone: its thirty fields are written five times on its way. A transition makes a new one.
+@dataclass(slots=True)
 class Notice:
     """One notice to one recipient by one channel.
 

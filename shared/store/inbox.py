@@ -47,7 +47,7 @@ class Fault:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as Envelope: one for each event read
 class Record:
     """One record as it came, read as far as it could be read."""
 
@@ -209,7 +209,7 @@ def settle(out: Sorted, faults: dict[int, Fault]) -> None:
     out.apply = kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as Envelope
 class Received:
     """An event to apply: the envelope and its data (None: a tombstone)."""
 

@@ -89,7 +89,9 @@ FROM (SELECT position FROM {schema}.outbox WHERE shard = ANY ($1::smallint[]) OR
 ORDER BY o.position
 
 -- name: published
-DELETE FROM {schema}.outbox WHERE position = ANY ($1::bigint[])
+-- The commit is not waited for: what a crash of the database brings back is published again, and is a duplicate.
+DELETE FROM {schema}.outbox USING (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
+WHERE position = ANY ($1::bigint[])
 
 -- name: backlog
 SELECT count(*) AS waiting, min(e.recorded) AS oldest
@@ -245,16 +247,18 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 -- reader who is always a little behind still moves; an emptied bus begins again with lower offsets.
 INSERT INTO {schema}.complete (source, topic, partition, next_offset, next_upto)
 SELECT $1, topic, partition, next_offset, $4::timestamptz
-FROM unnest($2::text[], $3::int[], $5::bigint[]) AS m(topic, partition, next_offset)
+FROM unnest($2::text[], $3::int[], $5::bigint[]) AS m(topic, partition, next_offset),
+     (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
 ON CONFLICT (source, topic, partition) DO UPDATE
 SET next_offset = excluded.next_offset, next_upto = excluded.next_upto
 WHERE complete.next_offset IS NULL OR complete.next_offset > excluded.next_offset
 
 -- name: complete_reached
--- What this process has read and applied, by partition.
+-- What this process has read and applied, by partition; not waited for: a mark that is lost comes again.
 UPDATE {schema}.complete c
 SET upto = greatest(c.upto, c.next_upto), next_offset = NULL, next_upto = NULL
-FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r(topic, partition, next_offset)
+FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r(topic, partition, next_offset),
+     (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
 WHERE c.topic = r.topic AND c.partition = r.partition AND c.next_offset <= r.next_offset
 
 -- name: complete
@@ -267,7 +271,8 @@ SELECT topic, partition, id, next_offset FROM {schema}.bus_read
 
 -- name: bus_read_put
 INSERT INTO {schema}.bus_read (topic, partition, id, next_offset)
-SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[])
+SELECT r.* FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[]) AS r(topic, partition, id, next_offset),
+     (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
 ON CONFLICT (topic, partition) DO UPDATE SET id = excluded.id, next_offset = excluded.next_offset
 
 -- name: heads_consumed
