@@ -58,7 +58,7 @@ Level = Literal["commune", "district", "province", "ministry", "sector"]
 class Shape(BaseModel):
     """What events are built of: unchangeable, exact in types, tolerant of fields that it does not know."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, strict=True, extra="ignore", populate_by_name=True)
 
 
 class EventData(Shape):
