@@ -27,7 +27,8 @@ from shared.directory.reading import load_bundle
 from shared.directory.store import load, stored_site
 from shared.observe.logs import configure_logs
 from shared.security.keys import load_keys
-from shared.service import SERVICES, Service, trusted
+from shared.security.trust import trusted
+from shared.service import SERVICES, Service
 from shared.settings import Settings
 from shared.store.pool import TRANSIENT_ERRORS, Connection, connect
 

@@ -6,11 +6,9 @@ A service's `app.py` makes a `Service`, says what it consumes, adds its routes a
 import asyncio
 import contextlib
 import shutil
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from shared.observe.traces import Traces, cause_of, trace_id
 from shared.security.keys import RELOADED_WITHIN, SiteKeys, load_keys, stamp
 from shared.security.oidc import Provider
 from shared.security.tokens import Principal, Role, Tokens
+from shared.security.trust import trusted
 from shared.settings import Settings
 from shared.store.housekeeping import Housekeeping, Wrapped
 from shared.store.inbox import Apply, Fault, Received
@@ -48,12 +47,6 @@ from shared.web.throttle import Throttle
 log = structlog.get_logger("lienthong.service")
 
 SERVICES = ("intake", "routing", "notify", "stats")
-
-
-@cache
-def trusted() -> ssl.SSLContext:
-    """Whom our HTTP clients trust; read once for all services of a process: it takes some 40 ms."""
-    return httpx.create_ssl_context()
 
 
 def owned_topics(service: str) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from shared.directory.reading import load_bundle
 from shared.directory.store import load
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
+from shared.security.trust import trusted
 from shared.service import Service
 from shared.settings import Settings
 from shared.store.migrations import migrate
@@ -305,7 +306,9 @@ class RunningSite:
     ) -> httpx.AsyncClient:
         """A client of one service with a token for the role; without a role, without a token. The site closes it."""
         headers = {} if role is None else self.token(role, agency, subtree=subtree)
-        client = httpx.AsyncClient(base_url=self.urls[service], headers=headers, timeout=30.0, trust_env=False)
+        client = httpx.AsyncClient(
+            base_url=self.urls[service], headers=headers, timeout=30.0, trust_env=False, verify=trusted()
+        )
         self._clients.append(client)
         return client
 

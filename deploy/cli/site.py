@@ -12,6 +12,7 @@ from deploy.cli.errors import CommandFailed
 from deploy.state import SERVICES, read_state
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
+from shared.security.trust import trusted_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class SiteClient:
     def __init__(self, site: KnownSite, *, who: str, role: Role = Role.ADMIN, timeout: float = 60.0) -> None:
         self.site = site
         self._tokens, self._who, self._role = site.tokens(), who, role
-        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, verify=trusted_for(site.urls.values()))
 
     async def __aenter__(self) -> Self:
         return self

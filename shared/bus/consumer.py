@@ -1,12 +1,13 @@
 """The batch consumer of every service: one batch, one transaction, then the commit (promises 3 and 4).
 
-FastStream runs the subscription; three of its ways are not taken, each for a promise:
+FastStream runs the subscription; four of its ways are not taken:
 
 - acknowledgement is manual and comes after the transaction. FastStream swallows what a handler raises, and the next
   acknowledgement would commit past the lost batch; so a batch that fails is tried again in place and never raised, and
   nothing is read any more once one was given up because the process stops;
 - records are read here one by one (its parser drops a whole batch for one header that is no text);
-- publishing is `shared.bus.publisher`.
+- publishing is `shared.bus.publisher`;
+- after a poll in vain it sleeps (`_poll_until_there_is_something`).
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from typing import Any
 import asyncpg
 import orjson
 import structlog
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -55,8 +56,6 @@ class ConsumerSettings:
     """Times in seconds. The breaker opens when more than `breaker_limit` events were parked within `breaker_window`."""
 
     max_records: int = 500
-    poll_ms: int = 50
-    idle_poll_ms: int = 250  # without groups, when nothing has come for `busy_for`: a site at rest is to cost nothing
     gap_wait: float = 10.0
     gap_poll: float = 1.0
     breaker_limit: int = 100
@@ -66,10 +65,27 @@ class ConsumerSettings:
     stuck_after: float = 30.0
     look_every: float = 1.0  # without groups: whether the topics are still the same ones
     busy_for: float = 3.0
+    complete_every: float = 0.5  # how far was read is not written with every small batch
 
 
 class BreakerOpen(Exception):
     """Too many bad events: the consumer rests instead of emptying the topic into the parking."""
+
+
+POLL_MS = 1000  # it ends with the first record
+
+
+def _poll_until_there_is_something(consumer: AIOKafkaConsumer) -> None:
+    """FastStream sleeps after a poll in vain for as long as it has polled; a record that comes meanwhile waits, and a site at
+    rest polls all the time. So it never sees a poll in vain."""
+    poll = consumer.getmany
+
+    async def getmany(*partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None) -> Any:
+        while not (records := await poll(*partitions, timeout_ms=POLL_MS, max_records=max_records)):
+            pass
+        return records
+
+    consumer.getmany = getmany
 
 
 # Milliseconds that a fetch waits on the broker. The embedded broker looks for new records only at half of this time: a
@@ -136,14 +152,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = asyncio.Event()
         self._ids: dict[str, str] = {}
         self._go_on_at: dict[TopicPartition, int] = {}
-        self._busy_until = 0.0
+        self._busy_until = self._complete_at = 0.0
+        self._complete_owed = False
+        self._stored: dict[TopicPartition, int] = {}  # and not yet committed
+        self._committing: asyncio.Task[None] | None = None
         self._on_bus = [bus.topic(name) for name in (*self.topics, WATERMARK_TOPIC)]
         self._subscriber = broker.subscriber(
             *self._on_bus,
             group_id=self.group if bus.groups else None,
             batch=True,
             max_records=self.settings.max_records,
-            batch_timeout_ms=self.settings.poll_ms,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
             session_timeout_ms=int(self.settings.session_timeout * 1000),
@@ -184,7 +202,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Waits, bounded, for the batch in flight: its partitions then go to another with its offsets committed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.session_timeout / 2):
-                await self._idle.wait()
+                await self._until_committed()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Nothing is kept by partition: the inbox keeps all places."""
@@ -208,15 +226,31 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self.batches += 1
             self.batch_seconds += time.monotonic() - started
             self._measure(records, time.monotonic() - started)
-        consumer = self._subscriber.consumer
-        if self._bus.groups and consumer is not None:
-            # A commit that is refused belongs to a membership that has ended: the records come again, as duplicates.
-            with contextlib.suppress(KafkaError):
-                await consumer.commit()
+        if self._bus.groups:
+            self._stored |= {TopicPartition(r.topic, r.partition): r.offset + 1 for r in raw}
+            if self._committing is None or self._committing.done():
+                self._committing = asyncio.create_task(self._commit())
         with contextlib.suppress(*TRANSIENT_ERRORS, asyncpg.PostgresError):
             for r in watermarks:
                 await self._note_watermark(r.value)
-            await self._write_complete()
+            self._complete_owed = True
+            if watermarks or time.monotonic() >= self._complete_at:
+                await self._write_complete()
+
+    async def _commit(self) -> None:
+        """Tells the group how far was stored, beside the work on the next batch: just so far, whatever was fetched since.
+
+        A commit that is refused belongs to a membership that has ended: the records come again, as duplicates.
+        """
+        while self._stored and (consumer := self._subscriber.consumer) is not None:
+            offsets, self._stored = self._stored, {}
+            with contextlib.suppress(KafkaError):
+                await consumer.commit(offsets)
+
+    async def _until_committed(self) -> None:
+        await self._idle.wait()
+        if self._committing is not None:
+            await asyncio.wait({self._committing})
 
     def _measure(self, records: Sequence[Record], seconds: float) -> None:
         self._metrics.observe(known.CONSUMER_BATCH, len(records))
@@ -357,8 +391,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         while not self._stopping.is_set():
             try:
                 await self.close_gaps()
-                if self._bus.groups and self._idle.is_set():
-                    await self._write_complete()  # a mark that another process of the group has written down
+                # A mark that another process of the group has written down, or what the last batches left to be written.
+                if self._idle.is_set() and (self._bus.groups or self._complete_owed):
+                    await self._write_complete()
             except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
                 log.warning("gaps-not-looked-for", service=self._service, error=type(error).__name__)
             await self._rest(self.settings.gap_poll)
@@ -482,6 +517,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _write_complete(self) -> None:
         """A watermark counts once its partition is read up to the offset that it names; called while no batch is in work."""
+        self._complete_at, self._complete_owed = time.monotonic() + self.settings.complete_every, False
         if positions := self._positions():
             async with self._pool.acquire() as connection:
                 await connection.execute(
@@ -501,9 +537,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._subscriber.consumer
         if not self._bus.groups and consumer is not None and consumer._fetcher is not None:
             consumer._fetcher._fetch_max_wait_ms = milliseconds
-            # FastStream sleeps for as long as it has polled in vain.
-            idle = milliseconds == FETCH_WAIT_IDLE
-            self._subscriber.batch_timeout_ms = self.settings.idle_poll_ms if idle else self.settings.poll_ms
 
     async def run_positions(self) -> None:
         """Without a group nobody else remembers how far this process has read, or notices that a topic is a new one.
@@ -596,6 +629,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Right after the start: reads on from there, before anything is fetched from the beginning."""
         consumer = self._subscriber.consumer
         if consumer is not None:
+            _poll_until_there_is_something(consumer)
             for partition in consumer.assignment() & set(self._go_on_at):
                 consumer.seek(partition, self._go_on_at[partition])
 
@@ -606,7 +640,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
-                await self._idle.wait()
+                await self._until_committed()
 
     def assigned(self) -> bool:
         consumer = self._subscriber.consumer

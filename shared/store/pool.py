@@ -49,6 +49,11 @@ async def _prepare(connection: Connection) -> None:
     )
 
 
+async def _reset(_: Connection) -> None:
+    """What a session was told stays told: who listens, sets or locks for longer than a transaction has a connection of its
+    own (`connect`). So the server is not asked to forget after each use; an open transaction asyncpg ends by itself."""
+
+
 async def open_pool(url: str, *, size: int = 4) -> Pool:
     """A pool of at most `size` connections; idle ones are closed after a minute, so a quiet site is small."""
     return await asyncpg.create_pool(
@@ -60,6 +65,7 @@ async def open_pool(url: str, *, size: int = 4) -> Pool:
         command_timeout=COMMAND_TIMEOUT,
         server_settings=SETTINGS,
         init=_prepare,
+        reset=_reset,
     )
 
 

@@ -191,7 +191,7 @@ class Relay:
             if now >= next_watermark:
                 await self._send_watermark(connection)
                 next_watermark = loop.time() + self.settings.watermark_every
-            if not published and not self._emptied:
+            if not self._emptied:  # what was committed meanwhile has woken it already
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._awake.wait(), self.settings.idle_poll)
 

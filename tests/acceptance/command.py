@@ -24,6 +24,7 @@ import psutil
 from shared.bus.connection import BusSettings
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
+from shared.security.trust import trusted
 from tests.harness import RawBus
 from tests.ports import base_port
 
@@ -140,7 +141,9 @@ class Up:
 
     def http(self, service: str, role: Role = Role.ADMIN, agency: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token(role, agency)}"}
-        return httpx.Client(base_url=self.url(service), headers=headers, timeout=30.0, trust_env=False)
+        return httpx.Client(
+            base_url=self.url(service), headers=headers, timeout=30.0, trust_env=False, verify=trusted()
+        )
 
     def bus(self) -> RawBus:
         """The bus by hand."""

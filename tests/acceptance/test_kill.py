@@ -24,7 +24,7 @@ class Desk:
     """Clerks who receive dossiers without end. One that gets no answer asks again under the same key, as long as it takes."""
 
     def __init__(self, up: Up) -> None:
-        self.url, self.token = up.url("intake"), up.token()
+        self.up = up  # the folder and its ports stay the same over the kills
         self.asked = 0
         self.answered: dict[str, str] = {}
         self.wrong: list[str] = []
@@ -48,17 +48,16 @@ class Desk:
 
     def _work(self, clerk: int) -> None:
         turn = 0
-        while self._open:
-            turn += 1
-            self._receive(f"clerk-{clerk}-{turn}")
+        with self.up.http("intake") as http:
+            while self._open:
+                turn += 1
+                self._receive(http, f"clerk-{clerk}-{turn}")
+                time.sleep(0.05)  # the next applicant sits down
 
-    def _receive(self, key: str) -> None:
-        headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": key}
+    def _receive(self, http: httpx.Client, key: str) -> None:
         while True:
             with suppress(httpx.TransportError):
-                answer = httpx.post(
-                    f"{self.url}/v1/dossiers", json=receipt(), headers=headers, timeout=10, trust_env=False
-                )
+                answer = http.post("/v1/dossiers", json=receipt(), headers={"Idempotency-Key": key}, timeout=10)
                 if answer.status_code == 201:
                     self.answered[key] = answer.json()["code"]
                     return

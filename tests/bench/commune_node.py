@@ -25,16 +25,22 @@ from tests.ports import base_port
 from tests.stack import COMMAND
 
 
-def memory(root: int) -> tuple[float, float]:
-    """PSS in MB and CPU seconds of a process and all below it."""
-    pss, cpu = 0.0, 0.0
-    parent = psutil.Process(root)
-    for process in [parent, *parent.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess, FileNotFoundError):
-            pss += process.memory_full_info().pss / 1e6
-            times = process.cpu_times()
-            cpu += times.user + times.system
-    return pss, cpu
+class Usage:
+    """What a process and all below it use; the CPU of those that have ended since (the broker is restarted) still counts."""
+
+    def __init__(self, root: int) -> None:
+        self._root = psutil.Process(root)
+        self._cpu: dict[int, float] = {}
+
+    def look(self) -> tuple[float, float]:
+        """PSS in MB, and CPU seconds up to now."""
+        pss = 0.0
+        for process in [self._root, *self._root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess, FileNotFoundError):
+                pss += process.memory_full_info().pss / 1e6
+                times = process.cpu_times()
+                self._cpu[process.pid] = times.user + times.system
+        return pss, sum(self._cpu.values())
 
 
 async def lifecycle(client: HttpClient, token: str, number: int) -> None:
@@ -61,10 +67,10 @@ async def measure(idle: float, busy: float, rate: float, *, say: bool = False) -
             token = await token_of(folder)
             client = HttpClient(ready["services"]["intake"])
             samples: list[dict[str, float | str]] = []
-            number = 0
+            number, usage = 0, Usage(process.pid)
             every = min(30.0, max(idle, busy) * 6)  # seconds: ten samples at least
             for phase, minutes in (("idle", idle), ("busy", busy)):
-                start, cpu_start = time.monotonic(), memory(process.pid)[1]
+                start, cpu_start = time.monotonic(), usage.look()[1]
                 next_sample = start + every
                 while (now := time.monotonic()) < start + minutes * 60:
                     if phase == "busy":
@@ -75,7 +81,7 @@ async def measure(idle: float, busy: float, rate: float, *, say: bool = False) -
                     else:
                         await asyncio.sleep(1)
                     if now >= next_sample:
-                        pss, cpu = memory(process.pid)
+                        pss, cpu = usage.look()
                         share = (cpu - cpu_start) / (now - start)
                         sample: dict[str, float | str] = {
                             "phase": phase, "minute": round((now - start) / 60, 1), "pss_mb": round(pss, 1),
