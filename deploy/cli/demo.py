@@ -1,4 +1,4 @@
-"""`lienthong demo`: the articles' cases and a live day, on a site of its own."""
+"""`lienthong demo`: the articles' cases, a live day and a line that is cut, on three sites of its own."""
 
 import asyncio
 import os
@@ -32,9 +32,10 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the whole system: registers of five articles imported, a day of today lived, every figure compared.
+    """Show the whole system on three sites, a ward, its area's land office, the province: a day of today, registers of five
+    articles imported while the ward's line is cut, every figure and every ledger compared.
 
-    KEEP=1 leaves the sites up until Ctrl-C. Takes a minute. Exit 1 if a figure differs or a count is not equal.
+    KEEP=1 leaves the sites up until Ctrl-C. Takes a minute and a half. Exit 1 if a figure differs or a count is not equal.
 
     \b
     Examples:
@@ -88,7 +89,7 @@ async def _run(folder: Path, as_json: bool) -> bool:
                 print_json(answer)
             shown = True
             if os.environ.get("KEEP") == "1":
-                console.print(f"The site stays up until Ctrl-C; its folder is {folder}.")
+                console.print(f"The sites stay up until Ctrl-C; their folders are below {folder}.")
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             if shown:  # Ctrl-C is how a kept demo ends
@@ -117,19 +118,25 @@ def _show(report: "Report", console: Console) -> None:
     for name, value in _day(report):
         day.add_row(name, str(value))
     console.print(day)
-    for line in report.day.wrong:
+    cut = Table("the ward's line", "", title="Three sites, one line cut in the middle", title_justify="left")
+    for name, value in _cut(report):
+        cut.add_row(name, str(value))
+    console.print(cut)
+    for line in (*report.day.wrong, *report.cut.wrong):
         console.print(f"[red]wrong[/] {line}")
     if report.refused:
         console.print(f"[red]wrong[/] {report.refused} register lines were refused")
-    if report.account is not None:
-        reconcile.show(report.account, console)
-    console.print(f"The dashboard: {report.dashboard}")
+    for code, account in report.accounts.items():
+        reconcile.show(account, console, f"Reconciliation of {code}")
+    for code, urls in report.urls.items():
+        console.print(f"{code}: the dashboard {urls['stats']}/, the desk {urls['intake']}/desk")
     console.print(f"{'All is well' if report.ok else 'Something is wrong'}, {report.seconds} s.")
 
 
 def _day(report: "Report") -> list[tuple[str, object]]:
     rolling = report.rolling
     return [
+        ("sites", ", ".join(report.urls)),
         ("requests answered as planned", report.day.steps),
         ("dossiers filed", report.day.dossiers),
         ("acts on dossiers", report.day.moves),
@@ -138,4 +145,18 @@ def _day(report: "Report") -> list[tuple[str, object]]:
         ("received in 24 hours", rolling["received"]["total"]),
         ("resolved in 24 hours", rolling["resolved"]["total"]),
         ("pending", rolling["pending"]["total"]),
+    ]
+
+
+def _cut(report: "Report") -> list[tuple[str, object]]:
+    cut = report.cut
+    return [
+        ("cut for", f"{cut.lasted} s"),
+        ("meanwhile: dossiers received at the ward", cut.received),
+        ("meanwhile: SMS handed to its provider", cut.told),
+        ("meanwhile: transfers that waited for the line", cut.handed_over),
+        ("meanwhile: envelopes that waited", ", ".join(f"{count} at {code}" for code, count in cut.waiting.items())),
+        ("line back: all on the other side after", f"{cut.caught_up} s"),
+        ("the ward's dossiers, as counted", ", ".join(f"{count} by {code}" for code, count in cut.counted.items())),
+        ("digests of the ledgers, compared", cut.digests),
     ]

@@ -210,17 +210,21 @@ async def _items(data: Path | None, path: str) -> list[dict[str, Any]]:
 
 
 async def _digests(data: Path | None) -> list[dict[str, Any]]:
-    """Waits a moment for digests that are on their way; not for a line that is down."""
     async with SiteClient(find_site(data), who="link digest") as client:
-        end = time.monotonic() + EQUAL_WITHIN
-        while True:
-            items: list[dict[str, Any]] = (await client.get("routing", "/v1/links/digests"))["items"]
-            differing = {item["link"] for item in items if not item["equal"]}
-            links = (await client.get("routing", "/v1/links"))["items"]
-            on_the_way = [each for each in links if each["link"] in differing and each["up"]]
-            if not on_the_way or time.monotonic() > end:
-                return items
-            await asyncio.sleep(0.2)
+        return await digests_of(client)
+
+
+async def digests_of(client: SiteClient) -> list[dict[str, Any]]:
+    """Waits a moment for digests that are on their way; not for a line that is down."""
+    end = time.monotonic() + EQUAL_WITHIN
+    while True:
+        items: list[dict[str, Any]] = (await client.get("routing", "/v1/links/digests"))["items"]
+        differing = {item["link"] for item in items if not item["equal"]}
+        links = (await client.get("routing", "/v1/links"))["items"]
+        on_the_way = [each for each in links if each["link"] in differing and each["up"]]
+        if not on_the_way or time.monotonic() > end:
+            return items
+        await asyncio.sleep(0.2)
 
 
 async def _on(data: Path | None, name: str | None, verb: str, body: dict[str, Any]) -> Any:

@@ -46,7 +46,7 @@ async def _reconcile(data: "Path | None", wait: float) -> "Account":
         return await reconciled_within(client, wait)
 
 
-def show(account: "Account", console: Console = out) -> None:
+def show(account: "Account", console: Console = out, title: str = "Reconciliation") -> None:
     """The books as a table, and in one sentence."""
     rows = [
         (
@@ -61,7 +61,7 @@ def show(account: "Account", console: Console = out) -> None:
         for hop in account.hops
         if hop.events or not hop.equal
     ]
-    table("Reconciliation", ("hop", "topic", "way", "events", "there", "equal", "missing"), rows, console)
+    table(title, ("hop", "topic", "way", "events", "there", "equal", "missing"), rows, console)
     if account.told["asked"]:
         why = "".join(f", {count} not: {reason}" for reason, count in account.told["reasons"].items())
         console.print(f"Told: {account.told['notices']} of {account.told['asked']} acts{why}.")

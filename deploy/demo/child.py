@@ -7,13 +7,14 @@ import random
 import signal
 import socket
 import sys
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deploy.embedded.process import before_exec
 
-READY_WITHIN = 60.0
+READY_WITHIN = 120.0  # three at once start in about 10 s on two free cores
 ENDS_WITHIN = 12.0
 PORTS_OF_A_SITE = 6
 
@@ -25,15 +26,14 @@ class SiteFailed(Exception):
 class SiteChild:
     """`start` until it is ready, `stop` until it is gone."""
 
-    def __init__(self, data: Path, bundle: Path | None = None) -> None:
-        self._data, self._bundle = data, bundle
+    def __init__(self, data: Path, bundle: Path, base_port: int) -> None:
+        self._data, self._bundle, self._base_port = data, bundle, base_port
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> dict[str, Any]:
         """The ready line. Raises SiteFailed."""
-        arguments = ["up", "--data", str(self._data), "--base-port", str(free_base_port()), "--json"]
-        if self._bundle is not None:
-            arguments += ["--bundle", str(self._bundle)]
+        arguments = ["up", "--data", str(self._data), "--bundle", str(self._bundle)]
+        arguments += ["--base-port", str(self._base_port), "--json"]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "deploy.cli.main", *arguments),
@@ -63,7 +63,7 @@ class SiteChild:
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL to one that does not heed it: its own children then end by themselves."""
-        if self._process is None:
+        if self._process is None or self._process.returncode is not None:
             return
         with suppress(ProcessLookupError):
             self._process.terminate()
@@ -80,9 +80,12 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("LIENTHONG_")}
 
 
-def free_base_port() -> int:
-    """A base whose six ports are free, below those that the system hands out by itself."""
+def free_base_port(taken: Container[int] = ()) -> int:
+    """A base whose six ports are free, below those that the system hands out by itself. `taken`: bases of sites that may
+    not have opened theirs yet."""
     for base in random.sample(range(20_000, 32_000, 10), 200):
+        if base in taken:
+            continue
         sockets = [socket.socket() for _ in range(PORTS_OF_A_SITE)]
         try:
             for offset, probe in enumerate(sockets):

@@ -1,27 +1,28 @@
-"""A day of today, live: the plan of what desks, officers, a citizen and the portal do in the demo.
+"""A day of today, live: the plan of what desks, officers, a citizen and the portal do on the demo's three sites.
 
 Plain data: each step is one HTTP request and what its answer must be. Names in braces, as `{code:3}`, stand for what an
 earlier step saved from its answer. Acts carry no time of their own: they happen when they are asked for.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from typing import Any, Literal
 
 from deploy.demo.names import person_name
+from deploy.demo.places import AREA, PROVINCE, WARD, workplaces
 from shared.clock.calendar import TZ
 
 Service = Literal["intake", "routing", "notify", "stats"]
 
 SEED = 20250701
 
-PROVINCE, CENTRE = "H55", "H55.01"
+CENTRE = "H55.01"
 PHAN_DINH_PHUNG, QUAN_TRIEU, PHO_YEN, DINH_HOA, TRUNG_HOI = (
     "H55.201",
     "H55.218",
-    "H55.226",
+    WARD,
     "H55.241",
     "H55.242",
 )
@@ -31,19 +32,21 @@ INSURANCE, POLICE, MILITARY, TAX, LAND, LAND_PHO_YEN = (
     "H55.22",
     "H55.23",
     "H55.24",
-    "H55.24.5",
+    AREA,
 )
+DESKS = (PHAN_DINH_PHUNG, QUAN_TRIEU, PHO_YEN, DINH_HOA, TRUNG_HOI, CENTRE)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request. `role` and `agency` say whose token it carries (agency None: the whole site).
+    """One request to a service of a site. `role` and `agency` say whose token it carries (agency None: the whole site).
 
     `saves` maps a name to the JSON Pointer of a value in the answer. `eventually` maps JSON Pointers to the values that
     the answer has once the events have travelled: a GET with it, or with a pointer that is not there yet, is repeated.
     """
 
     name: str
+    site: str
     service: Service
     method: Literal["GET", "POST"]
     path: str
@@ -74,6 +77,38 @@ def live_day(now: datetime, seed: int = SEED) -> list[Step]:
     return day.steps
 
 
+@dataclass(frozen=True, slots=True)
+class CutDay:
+    """What happens around a cut of the ward's line: up to the cut, while it lasts, and when the line is back."""
+
+    before: Sequence[Step]
+    meanwhile: Sequence[Step]
+    after: Sequence[Step]
+    handed_over: int  # transfers that wait for the line
+
+
+def cut_day(now: datetime, seed: int = SEED + 1) -> CutDay:
+    """The ward receives, returns and hands over with its line cut; the land office completes what it had got before."""
+    day = _Day(now, random.Random(seed))  # noqa: S311 - invented people, not secrets
+    earlier = day.receive_and_start(PHO_YEN, "1.012783")
+    work = day.accepted(earlier, LAND)
+    day.leg_is(earlier, "accepted")
+    before = day.turn_page()
+    day.certify_copies(desks=(PHO_YEN,), turns=6)
+    waiting = {day.receive_and_start(PHO_YEN, "1.012783"): LAND for _ in range(3)}
+    waiting |= {day.receive_and_start(PHO_YEN, "1.012786"): LAND_PHO_YEN for _ in range(2)}
+    for number in waiting:
+        day.leg_is(number, "sent")
+    day.complete(earlier, LAND, work)
+    day.leg_is(earlier, "accepted")  # so the ward still reads it: the answer waits on the other side
+    meanwhile = day.turn_page()
+    for number, office in waiting.items():
+        day.answered(number, office, "granted")
+    for number in (earlier, *waiting):
+        day.reaches(number, 9)
+    return CutDay(before, meanwhile, day.turn_page(), len(waiting))
+
+
 class _Day:
     """The plan as it is written; a dossier is known by its number in the day."""
 
@@ -82,14 +117,21 @@ class _Day:
         self._now = now
         self._rng = rng
         self._desks: dict[int, str] = {}
+        self._workplaces = workplaces()
+
+    def turn_page(self) -> list[Step]:
+        """What has been written since the last time."""
+        written, self.steps = self.steps, []
+        return written
 
     # ------------------------------------------------------------------------------------------- journeys
 
-    def certify_copies(self) -> None:
+    def certify_copies(self, desks: Sequence[str] = DESKS, turns: int = 12) -> None:
         """Same-day certifications at every desk: in, signed, out."""
-        desks = (PHAN_DINH_PHUNG, QUAN_TRIEU, PHO_YEN, DINH_HOA, TRUNG_HOI, CENTRE)
-        for turn in range(12):
-            number = self._receive(desks[turn % 6], "2.000815" if turn % 3 else "2.000884", phone=turn % 2 == 0)
+        for turn in range(turns):
+            number = self._receive(
+                desks[turn % len(desks)], "2.000815" if turn % 3 else "2.000884", phone=turn % 2 == 0
+            )
             self._resolve(number)
             self._hand_over(number)
             if turn % 4 == 0:
@@ -108,7 +150,7 @@ class _Day:
     def certify_marital_status(self) -> None:
         """Three-day work: started today, one of them sent out by post."""
         for desk in (DINH_HOA, QUAN_TRIEU):
-            self._act(self._receive(desk, "1.004873"), "officer", "start", {})
+            self.receive_and_start(desk, "1.004873")
         number = self._receive(TRUNG_HOI, "1.004873", by_post=True)
         self._act(number, "officer", "start", {})
         self._resolve(number)
@@ -123,67 +165,60 @@ class _Day:
         for desk in (PHO_YEN, TRUNG_HOI):
             number = self._receive(desk, "1.012783", by_post=True)
             self._act(number, "officer", "start", {})
-            self._answered(number, LAND, "granted")
-            self._reaches(number, 9)
+            self.answered(number, LAND, "granted")
+            self.reaches(number, 9)
 
-        number = self._receive(PHO_YEN, "1.012784")
-        self._act(number, "officer", "start", {})
-        transfer = self._accepted(number, LAND)
+        number = self.receive_and_start(PHO_YEN, "1.012784")
+        transfer = self.accepted(number, LAND)
         reason = "Bản vẽ tách thửa thiếu chữ ký của chủ sử dụng đất liền kề"
         self._transfer(number, LAND, transfer, "return", {"reason": reason, "need": "supplement"})
+        self.leg_is(number, "returned")
         self._act(number, "desk", "supplement-request", {"reason": reason})
         self._act(number, "desk", "supplement", {})
         self._transfer(number, PHO_YEN, transfer, "request-again", {})
-        self._accepted(number, LAND)
+        self.accepted(number, LAND)
 
-        number = self._receive(DINH_HOA, "1.012783")
-        self._act(number, "officer", "start", {})
+        number = self.receive_and_start(DINH_HOA, "1.012783")
         transfer = self._arrived(number, LAND)
         elsewhere = "Thửa đất thuộc địa bàn của Chi nhánh Phổ Yên"
         self._transfer(number, LAND, transfer, "refuse", {"reason": elsewhere})
+        self.leg_is(number, "refused")
         self._transfer(number, DINH_HOA, transfer, "reroute", {"to": LAND_PHO_YEN, "reason": elsewhere})
-        self._answered(number, LAND_PHO_YEN, "granted")
-        self._reaches(number, 9)
+        self.answered(number, LAND_PHO_YEN, "granted")
+        self.reaches(number, 9)
 
-        number = self._receive(PHO_YEN, "1.013978")
-        self._act(number, "officer", "start", {})
-        self._answered(number, LAND, "granted")
-        self._answered(number, TAX, "granted")
-        self._accepted(number, LAND)
+        number = self.receive_and_start(PHO_YEN, "1.013978")
+        self.answered(number, LAND, "granted")
+        self.answered(number, TAX, "granted")
+        self.accepted(number, LAND)
 
-        number = self._receive(PHO_YEN, "1.012786")
-        self._act(number, "officer", "start", {})
-        self._accepted(number, LAND_PHO_YEN)
+        number = self.receive_and_start(PHO_YEN, "1.012786")
+        self.accepted(number, LAND_PHO_YEN)
 
     def send_life_events(self) -> None:
         """A birth: the police, then the insurance. A death: both side by side, then the province."""
-        number = self._receive(TRUNG_HOI, "2.002621")
-        self._act(number, "officer", "start", {})
-        self._answered(number, POLICE, "granted")
-        self._answered(number, INSURANCE, "granted")
-        self._reaches(number, 9)
+        number = self.receive_and_start(TRUNG_HOI, "2.002621")
+        self.answered(number, POLICE, "granted")
+        self.answered(number, INSURANCE, "granted")
+        self.reaches(number, 9)
 
-        number = self._receive(PHAN_DINH_PHUNG, "2.002622")
-        self._act(number, "officer", "start", {})
+        number = self.receive_and_start(PHAN_DINH_PHUNG, "2.002622")
         for agency in (INSURANCE, POLICE, PROVINCE):
-            self._answered(number, agency, "granted")
-        self._reaches(number, 9)
+            self.answered(number, agency, "granted")
+        self.reaches(number, 9)
 
     def register_residences(self) -> None:
         """The police decide: one granted, one denied, two at work."""
         for desk, result in ((QUAN_TRIEU, "granted"), (DINH_HOA, "denied")):
-            number = self._receive(desk, "1.004194")
-            self._act(number, "officer", "start", {})
-            self._answered(number, POLICE, result)
-            self._reaches(number, 9)
+            number = self.receive_and_start(desk, "1.004194")
+            self.answered(number, POLICE, result)
+            self.reaches(number, 9)
         for desk in (TRUNG_HOI, PHAN_DINH_PHUNG):
-            number = self._receive(desk, "1.004222")
-            self._act(number, "officer", "start", {})
-            self._accepted(number, POLICE)
+            number = self.receive_and_start(desk, "1.004222")
+            self.accepted(number, POLICE)
 
-        number = self._receive(TRUNG_HOI, "1.013133")
-        self._act(number, "officer", "start", {})
-        self._accepted(number, MILITARY)
+        number = self.receive_and_start(TRUNG_HOI, "1.013133")
+        self.accepted(number, MILITARY)
 
     def open_businesses(self) -> None:
         """The fee is asked for and paid before the tax office is asked."""
@@ -192,13 +227,12 @@ class _Day:
             self._act(number, "desk", "payment-request", {"amount": 100_000})
             # A payment in 6 moves on to 4, and entering 4 asks for the route's first step.
             self._act(number, "desk", "payment", {"amount": 100_000, "method": "counter"})
-            self._answered(number, TAX, "granted")
-            self._reaches(number, 9)
+            self.answered(number, TAX, "granted")
+            self.reaches(number, 9)
 
     def assess_a_disability(self) -> None:
         """A supplement stops the clock; an apology promises a later date."""
-        number = self._receive(TRUNG_HOI, "1.001699")
-        self._act(number, "officer", "start", {})
+        number = self.receive_and_start(TRUNG_HOI, "1.001699")
         reason = "Bổ sung giấy tờ y tế chứng minh khuyết tật"
         self._act(number, "officer", "supplement-request", {"reason": reason})
         self._act(number, "desk", "supplement", {})
@@ -214,8 +248,7 @@ class _Day:
         self._act(number, "desk", "withdrawal-request", {"reason": "Người nộp xin rút để nộp tại nơi cư trú"})
         self._act(number, "desk", "withdrawal", {})
 
-        number = self._receive(PHO_YEN, "1.013225")
-        self._act(number, "officer", "start", {})
+        number = self.receive_and_start(PHO_YEN, "1.013225")
         self._act(number, "officer", "stop", {"reason": "Thửa đất đang có tranh chấp"})
 
     def keep_an_adoption_confidential(self) -> None:
@@ -229,29 +262,35 @@ class _Day:
         petition = {"agency": TRUNG_HOI, "kind": "reflection", "text": text}
         self.steps.append(
             Step(
-                f"petition to {TRUNG_HOI}", "intake", "POST", "/v1/petitions", petition, "portal", None, 201,
+                f"petition to {TRUNG_HOI}", PROVINCE, "intake", "POST", "/v1/petitions", petition, "portal", None, 201,
                 saves={"petition": "/id"},
             )
         )  # fmt: skip
         answer = {"text": "Xã đã niêm yết lại bảng phí, lệ phí; cảm ơn góp ý của ông/bà."}
-        self._post("petition answered", "/v1/petitions/{petition}/answer", answer, "desk", TRUNG_HOI)
-        self._post("petition rated", "/v1/petitions/{petition}/rating", {"level": "satisfied"}, "portal", None)
+        self._post("petition answered", "/v1/petitions/{petition}/answer", answer, "desk", TRUNG_HOI, PROVINCE)
+        rating = {"level": "satisfied"}
+        self._post("petition rated", "/v1/petitions/{petition}/rating", rating, "portal", None, PROVINCE)
 
     def look_at_what_was_told_and_counted(self) -> None:
         """The first dossier's applicant has been told twice; the province's last 24 hours are counted."""
         self.steps += [
             Step(
-                "SMS sent for dossier 1", "notify", "GET", "/v1/notices?dossier={code:1}", None, "desk",
+                "SMS sent for dossier 1", self._home(1), "notify", "GET", "/v1/notices?dossier={code:1}", None, "desk",
                 self._desks[1], 200, eventually={"/items/0/state": "sent", "/items/1/state": "sent"},
             ),
             Step(
-                "last 24 hours of the province", "stats", "GET",
+                "last 24 hours of the province", PROVINCE, "stats", "GET",
                 f"/v1/indicators/rolling?agency={PROVINCE}&subtree=true&window=24h", None, "leader", PROVINCE, 200,
                 eventually={"/received/total": len(self._desks) - 1},  # all but the one refused at the desk
             ),
         ]  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------- moves
+
+    def receive_and_start(self, desk: str, procedure: str) -> int:
+        number = self._receive(desk, procedure)
+        self._act(number, "officer", "start", {})
+        return number
 
     def _receive(self, desk: str, procedure: str, *, phone: bool = True, by_post: bool = False) -> int:
         number = self._number(desk)
@@ -292,11 +331,11 @@ class _Day:
     def _file(self, number: int, done: str, path: str, body: Mapping[str, Any], role: str, agency: str | None) -> None:
         name = f"dossier {number} {done}: {body['procedure']} at {body['receiving_agency']}"
         saves = {f"code:{number}": "/code"}
-        self.steps.append(Step(name, "intake", "POST", path, body, role, agency, 201, saves))
+        self.steps.append(Step(name, self._home(number), "intake", "POST", path, body, role, agency, 201, saves))
 
     def _act(self, number: int, role: str, operation: str, body: Mapping[str, Any]) -> None:
         path = f"/v1/dossiers/{{code:{number}}}/{operation}"
-        self._post(f"dossier {number}: {operation}", path, body, role, self._desks[number])
+        self._post(f"dossier {number}: {operation}", path, body, role, self._desks[number], self._home(number))
 
     def _resolve(self, number: int, *, electronic: bool = False) -> None:
         self._act(number, "officer", "resolution", {"result": "granted", "electronic": electronic})
@@ -310,43 +349,67 @@ class _Day:
         path = f"/v1/transfers?dossier={{code:{number}}}&agency={receiver}&state=delivered"
         self.steps.append(
             Step(
-                f"dossier {number} delivered to {receiver}", "routing", "GET", path, None, "officer", receiver, 200,
-                saves={saved: "/items/0/id"},
+                f"dossier {number} delivered to {receiver}", self._works(receiver, number), "routing", "GET", path, None,
+                "officer", receiver, 200, saves={saved: "/items/0/id"},
             )
         )  # fmt: skip
         return saved
 
-    def _accepted(self, number: int, receiver: str) -> str:
+    def accepted(self, number: int, receiver: str) -> str:
         transfer = self._arrived(number, receiver)
         self._transfer(number, receiver, transfer, "accept", {})
         return transfer
 
-    def _answered(self, number: int, receiver: str, result: str) -> None:
-        transfer = self._accepted(number, receiver)
+    def answered(self, number: int, receiver: str, result: str) -> None:
+        transfer = self.accepted(number, receiver)
         self._transfer(number, receiver, transfer, "complete", {"result": result})
 
     def _transfer(self, number: int, agency: str, transfer: str, action: str, body: Mapping[str, Any]) -> None:
         path = f"/v1/transfers/{{{transfer}}}/{action}"
         name = f"dossier {number}: {action} by {agency}"
-        self.steps.append(Step(name, "routing", "POST", path, body, "officer", agency, 200))
+        site = self._works(agency, number)
+        self.steps.append(Step(name, site, "routing", "POST", path, body, "officer", agency, 200))
 
-    def _reaches(self, number: int, state: int) -> None:
+    def complete(self, number: int, agency: str, transfer: str) -> None:
+        self._transfer(number, agency, transfer, "complete", {"result": "granted"})
+
+    def leg_is(self, number: int, state: str) -> None:
+        """What home knows of the leg that stands so."""
+        desk = self._desks[number]
+        path = f"/v1/transfers?dossier={{code:{number}}}&state={state}"
+        self.steps.append(
+            Step(
+                f"dossier {number}: its leg is {state}", self._home(number), "routing", "GET", path, None, "officer",
+                desk, 200, eventually={"/items/0/state": state},
+            )
+        )  # fmt: skip
+
+    def reaches(self, number: int, state: int) -> None:
         path = f"/v1/dossiers/{{code:{number}}}"
         name = f"dossier {number} in state {state}"
         self.steps.append(
             Step(
-                name, "intake", "GET", path, None, "desk", self._desks[number], 200, eventually={"/state": state}
+                name, self._home(number), "intake", "GET", path, None, "desk", self._desks[number], 200,
+                eventually={"/state": state},
             )
         )  # fmt: skip
 
-    def _post(self, name: str, path: str, body: Mapping[str, Any], role: str, agency: str | None) -> None:
-        self.steps.append(Step(name, "intake", "POST", path, body, role, agency, 200))
+    def _post(self, name: str, path: str, body: Mapping[str, Any], role: str, agency: str | None, site: str) -> None:
+        self.steps.append(Step(name, site, "intake", "POST", path, body, role, agency, 200))
+
+    def _home(self, number: int) -> str:
+        """The site that owns the dossier."""
+        return self._workplaces[self._desks[number]] or PROVINCE
+
+    def _works(self, agency: str, number: int) -> str:
+        """The site on which the agency works on it; one without a site of its own does so where it was asked."""
+        return self._workplaces[agency] or self._home(number)
 
     def _closing_in(self, days: int) -> str:
         day = self._now.astimezone(TZ).date() + timedelta(days=days)
         return datetime.combine(day, time(17), TZ).isoformat()
 
 
-def desks_of(steps: Iterable[Step]) -> set[tuple[str, str | None]]:
-    """The principals that the steps act as: the tokens that the runner needs."""
-    return {(step.role, step.agency) for step in steps}
+def desks_of(steps: Iterable[Step]) -> set[tuple[str, str, str | None]]:
+    """The principals that the steps act as, and on which site: the tokens that the runner needs."""
+    return {(step.site, step.role, step.agency) for step in steps}

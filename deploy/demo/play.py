@@ -4,15 +4,17 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 
+from deploy.cli.site import KnownSite
 from deploy.demo.day import Step, desks_of
-from shared.security.tokens import Role, Tokens
+from shared.security.tokens import Role
 
 AT_ONCE = 8  # chains; a few desks and offices that work at the same time
-TRAVELS_WITHIN = 30.0  # seconds that an event is given to reach who waits for it
+TRAVELS_WITHIN = 60.0  # seconds that an event is given to reach who waits for it
 LOOK_EVERY = 0.05
 
 _NAME = re.compile(r"\{([^{}]+)\}")
@@ -27,25 +29,35 @@ class Played:
     dossiers: int = 0
     moves: int = 0
     transfers: int = 0
+    saved: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
-async def play(steps: Sequence[Step], urls: Mapping[str, str], tokens: Tokens) -> Played:
-    """Asks for every step of the day. A step that goes wrong ends its chain; the others go on."""
-    bearers = {(role, agency): tokens.issue(Role(role), agency=agency, name=f"demo {role} {agency or 'site'}")
-               for role, agency in desks_of(steps)}  # fmt: skip
+async def play(
+    steps: Sequence[Step], sites: Mapping[str, KnownSite], known: Mapping[str, Any] = MappingProxyType({})
+) -> Played:
+    """Asks for every step of the day. A step that goes wrong ends its chain; the others go on.
+
+    `known`: what earlier steps have saved.
+    """
+    tokens = {code: site.tokens() for code, site in sites.items()}
+    bearers = {
+        (site, role, agency): tokens[site].issue(Role(role), agency=agency, name=f"demo {role} {agency or 'site'}")
+        for site, role, agency in desks_of(steps)
+    }
     played, at_once = Played(), asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
 
         async def follow(chain: Sequence[Step]) -> None:
-            saved: dict[str, Any] = {}
+            saved = dict(known)
             async with at_once:
                 for step in chain:
-                    token = bearers[step.role, step.agency]
-                    if why := await _ask(http, urls[step.service], step, token, saved):
+                    token = bearers[step.site, step.role, step.agency]
+                    if why := await _ask(http, sites[step.site].urls[step.service], step, token, saved):
                         played.wrong.append(f"{step.name}: {why}")
                         return
                     _count(played, step)
+            played.saved |= saved
 
         free, chains = chains_of(steps)
         await asyncio.gather(*(follow(chain) for chain in chains))

@@ -29,6 +29,7 @@ from services.intake.session import Sessions
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking_api import PLAIN, tracking_routes
+from services.intake.transfer_pages import transfer_pages
 from services.intake.writer import Writer
 from shared.service import Service
 from shared.store.housekeeping import Wrapped
@@ -72,6 +73,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.app.include_router(petition_pages(service, petitions, sessions))
     service.app.include_router(parked_routes(service, sessions))
     service.app.include_router(returned_routes(service, sessions))
+    service.app.include_router(transfer_pages(service, sessions))
     service.app.include_router(portal_routes(service, store))
     service.app.include_router(common_routes(service))
     service.wraps(Wrapped("contact", "contact_ref", "text"), Wrapped("petition", "id", "uuid"))

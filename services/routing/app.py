@@ -15,6 +15,7 @@ from services.routing.settings import RoutingSettings
 from services.routing.store import Store
 from services.routing.subscribers_api import subscriber_routes
 from services.routing.views import Views
+from services.routing.worklist_api import worklist_routes
 from shared.security.peers import Identity
 from shared.service import Service
 from shared.web.common import common_routes
@@ -40,6 +41,7 @@ def create(settings: RoutingSettings | None = None) -> Service:
     links = Links(service, link_store, crossing, directories, identity)
     service.consume(CONSUMES, Handlers(service, store, crossing).apply)
     service.app.include_router(routes(service, store, crossing, identity))
+    service.app.include_router(worklist_routes(service, store))
     service.app.include_router(link_routes(service, link_store, links, identity))
     service.app.include_router(proof_routes(service, link_store, links, identity))
     service.app.include_router(subscriber_routes(service, views))

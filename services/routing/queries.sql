@@ -90,6 +90,42 @@ FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
 WHERE t.id > $1 AND t.state = ANY ($2::text[])
 ORDER BY t.id LIMIT $3
 
+-- name: work_received
+-- Open transfers that lie with these agencies, by due date. $2, $3: after this place; $4: due from here on; $5: and before.
+SELECT t.*, d.state AS dossier_state, d.home, coalesce(t.due_at, '9999-01-01Z') AS place
+FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
+WHERE t.receiver = ANY ($1::text[]) AND t.state IN ('delivered', 'accepted')
+  AND (coalesce(t.due_at, '9999-01-01Z'), t.id) > ($2, $3)
+  AND coalesce(t.due_at, '9999-01-01Z') >= $4 AND coalesce(t.due_at, '9999-01-01Z') < $5
+ORDER BY place, t.id LIMIT $6
+
+-- name: work_sent
+-- Open transfers that these agencies have sent, by due date. $2, $3: after this place.
+SELECT t.*, d.state AS dossier_state, d.home, coalesce(t.due_at, '9999-01-01Z') AS place
+FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
+WHERE t.sender = ANY ($1::text[]) AND t.state IN ('requested', 'sent', 'delivered', 'accepted')
+  AND (coalesce(t.due_at, '9999-01-01Z'), t.id) > ($2, $3)
+ORDER BY place, t.id LIMIT $4
+
+-- name: work_back
+-- What these agencies sent and got back, or took back, and what they have not gone on with: the longest waiting first.
+SELECT t.*, d.state AS dossier_state, d.home, t.changed_at AS place
+FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
+WHERE t.sender = ANY ($1::text[]) AND t.state IN ('refused', 'returned', 'recalled') AND t.replaced_by IS NULL
+  AND NOT t.undone AND d.home IS NULL AND d.state NOT IN (3, 8, 9, 10) AND (t.changed_at, t.id) > ($2, $3)
+ORDER BY place, t.id LIMIT $4
+
+-- name: work_counted
+-- How many each list holds. $2: now; $3: the end of today.
+SELECT count(*) AS incoming, count(*) FILTER (WHERE due_at >= $2 AND due_at < $3) AS due,
+       count(*) FILTER (WHERE due_at < $2) AS overdue,
+       (SELECT count(*) FROM {schema}.transfer
+        WHERE sender = ANY ($1::text[]) AND state IN ('requested', 'sent', 'delivered', 'accepted')) AS outgoing,
+       (SELECT count(*) FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier
+        WHERE t.sender = ANY ($1::text[]) AND t.state IN ('refused', 'returned', 'recalled') AND t.replaced_by IS NULL
+          AND NOT t.undone AND d.home IS NULL AND d.state NOT IN (3, 8, 9, 10)) AS back
+FROM {schema}.transfer WHERE receiver = ANY ($1::text[]) AND state IN ('delivered', 'accepted')
+
 -- name: transfers_at
 -- Open transfers of our own dossiers that lie with these agencies; of others' their home decides.
 SELECT t.id, t.dossier FROM {schema}.transfer t JOIN {schema}.dossier d ON d.code = t.dossier

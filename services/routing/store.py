@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from services.routing.document import Document
 from services.routing.dossier import Dossier
 from services.routing.transfer import OPERATIONS, Transfer, Walk
+from services.routing.worklist import FIRST, LAST, Place, WorkList, end_of_day
 from shared.contracts.events import Paper, RouteStep, TransferState
 from shared.store.pool import Connection
 from shared.store.queries import Queries
@@ -187,6 +188,34 @@ class Store:
         else:
             rows = await connection.fetch(self._queries["transfers_of_site"], after, states, limit)
         return [(transfer_of(row), row["dossier_state"], row["home"]) for row in rows]
+
+    async def work(
+        self,
+        connection: Connection,
+        agencies: Collection[str],
+        show: WorkList,
+        now: datetime,
+        after: Place,
+        limit: int,
+    ) -> list[tuple[Transfer, int, str | None, datetime]]:
+        """A page of one of the agencies' lists: each with its dossier's state, home, and its place in the list."""
+        mine, today = sorted(agencies), end_of_day(now)
+        match show:
+            case "back" | "outgoing":
+                query = self._queries["work_back" if show == "back" else "work_sent"]
+                rows = await connection.fetch(query, mine, *after, limit)
+            case _:
+                since, before = {"incoming": (FIRST, LAST), "due": (now, today), "overdue": (FIRST, now)}[show]
+                rows = await connection.fetch(self._queries["work_received"], mine, *after, since, before, limit)
+        return [(transfer_of(row), row["dossier_state"], row["home"], row["place"]) for row in rows]
+
+    async def work_counted(
+        self, connection: Connection, agencies: Collection[str], now: datetime
+    ) -> dict[WorkList, int]:
+        """How many transfers each of the agencies' lists holds."""
+        row = await connection.fetchrow(self._queries["work_counted"], sorted(agencies), now, end_of_day(now))
+        assert row is not None
+        return {show: row[show] for show in get_args(WorkList)}
 
     async def open_at(self, connection: Connection, agencies: Collection[str], limit: int) -> dict[str, list[UUID]]:
         """The open transfers that lie with these agencies, by dossier."""

@@ -22,6 +22,8 @@ def test_the_demo_shows_that_all_is_well(tmp_path: Path) -> None:
     assert [case["id"] for case in shown["cases"]] == [case.id for case in load_cases()]
     verdicts = [figure["verdict"] for case in shown["cases"] for figure in case["figures"]]
     assert set(verdicts) == {"equal", "misprint", "recorded"}
+    for said in ("Three sites", "Reconciliation of H55", "Reconciliation of H55.24.5", "Reconciliation of H55.226"):
+        assert said in done.stderr
     assert processes_on(tmp_path) == []
 
 
@@ -34,9 +36,12 @@ def test_a_demo_that_is_cut_leaves_nothing(tmp_path: Path, number: signal.Signal
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(lambda: list(tmp_path.glob("*/site.json")), "the demo's site is ready")
-    process.send_signal(number)
-    _, complaints = process.communicate(timeout=30)
+    try:
+        until(lambda: list(tmp_path.glob("*/site.json")), "one of the demo's three sites is ready", timeout=180)
+        process.send_signal(number)
+        _, complaints = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode not in (0, None)
     assert "Traceback" not in complaints
     assert processes_on(tmp_path) == []

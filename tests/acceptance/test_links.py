@@ -76,6 +76,10 @@ def test_a_dossier_is_handed_over_and_its_answer_comes_back(pair: Pair) -> None:
     until(lambda: states(pair.commune, code) == ["delivered"], "home has heard of it")
     [there] = transfers(pair.province, code)
     assert (there["from"], there["to"], there["home"]) == (COMMUNE, LAND, COMMUNE)
+    with pair.province.http("intake", Role.OFFICER, LAND) as http:
+        page = http.get("/desk/transfers").text
+    assert code in page
+    assert NAME not in page
     with pair.province.http("routing", Role.OFFICER, LAND) as http:
         shown = http.get(f"/v1/transfers/{there['id']}").json()
     assert shown["applicant"]["name"] == NAME
@@ -163,6 +167,12 @@ def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:
     until(lambda: states(pair.province, code) == ["delivered"], "delivered")
     on_leg(pair.province, code, "refuse", reason="Thiếu trích lục bản đồ")
     until(lambda: states(pair.commune, code) == ["refused"], "home knows")
+    with pair.commune.http("intake", Role.DESK, COMMUNE) as http:
+        page = http.get("/desk/transfers", params={"show": "back"}).text
+    assert code in page
+    assert "Thiếu trích lục bản đồ" in page
+    assert "Văn phòng Đăng ký đất đai tỉnh Thái Nguyên" in page
+    assert "yêu cầu lại" in page
     for site in (pair.commune, pair.province):
         assert transfers(site, code)[0]["reason"] == "Thiếu trích lục bản đồ"
     assert "request-again" in transfers(pair.commune, code)[0]["next_steps"]

@@ -42,7 +42,9 @@ async def csrf(web: httpx.AsyncClient) -> str:
     return hidden((await web.get("/desk")).text, "csrf")
 
 
-@pytest.mark.parametrize("path", ["/", "/desk", "/desk/new", "/desk/dossiers/H55.242-261126-0001", "/desk/register"])
+@pytest.mark.parametrize(
+    "path", ["/", "/desk", "/desk/new", "/desk/dossiers/H55.242-261126-0001", "/desk/register", "/desk/transfers"]
+)
 async def test_a_page_without_a_token_is_401_with_the_login_form(site: RunningSite, path: str) -> None:
     answer = await browser(site).get(path)
     assert answer.status_code == 401
@@ -69,8 +71,9 @@ async def test_an_operator_stands_before_what_is_parked_and_nowhere_else(site: R
     assert "Trực ca" in page.text
     assert "routing, notify, stats" in page.text  # which are not running here, and said to be away
     assert 'href="/desk"' not in page.text
-    assert (await web.get("/desk")).status_code == 403
+    assert (await web.get("/desk")).status_code == (await web.get("/desk/transfers")).status_code == 403
     desk = await log_in(site)
+    assert "chưa trả lời" in (await desk.get("/desk/transfers")).text  # routing is not running here
     assert (await desk.get("/parked")).status_code == 403
     assert "/parked" not in (await desk.get("/desk")).text
     assert (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import httpx
@@ -12,6 +12,8 @@ import pytest
 
 from services.routing import app
 from services.routing.settings import RoutingSettings
+from services.routing.store import Store
+from services.routing.worklist import BEFORE_ALL, WorkList
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope, Mode
 from shared.contracts.events import (
@@ -207,6 +209,57 @@ async def test_promise_7_a_refused_transfer_has_a_reason_and_a_next_step(routing
     assert mine["next_cursor"] is None
     open_there = await insurance.get("/v1/transfers", params={"agency": INSURANCE, "state": "delivered"})
     assert [each["id"] for each in open_there.json()["items"]] == [again]
+
+
+async def test_an_agency_sees_what_lies_with_it_what_it_sent_and_what_came_back(routing: RunningSite) -> None:
+    legs = [step(1, POLICE) for _ in range(4)]
+    for number, leg in enumerate(legs):
+        await Intake(routing, f"H55.242-261012-004{number}").start(leg)
+        await wait_for(routing, leg.transfer)
+    later, late, today, back = (leg.transfer for leg in legs)
+    police = routing.client("routing", Role.OFFICER, POLICE)
+    desk = routing.client("routing", Role.DESK, COMMUNE)
+    await police.post(f"/v1/transfers/{back}/refuse", json={"reason": "không thuộc thẩm quyền"})
+    noon = datetime(2026, 11, 26, 5, tzinfo=UTC)
+    for which, due in (
+        (late, noon),
+        (today, noon + timedelta(hours=11, minutes=59)),
+        (later, noon + timedelta(hours=12)),
+    ):
+        await routing.database.execute("UPDATE routing.transfer SET due_at = $2 WHERE id = $1", which, due)
+
+    connection = await connect(routing.database_url)
+    try:
+        store, now = Store("routing"), noon + timedelta(seconds=1)
+        with_police = {
+            show: [each.id for each, *_ in await store.work(connection, {POLICE}, show, now, BEFORE_ALL, 9)]
+            for show in get_args(WorkList)
+        }
+        counts = await store.work_counted(connection, {POLICE}, now)
+    finally:
+        await connection.close()
+    with_them = {"overdue": [late], "due": [today], "incoming": [late, today, later], "outgoing": [], "back": []}
+    assert with_police == with_them
+    assert counts == {show: len(found) for show, found in with_them.items()}
+
+    async def listed(client: httpx.AsyncClient, **asked: str | int) -> tuple[list[str], dict[str, int], str | None]:
+        answer = (await client.get("/v1/worklist", params=asked)).json()
+        return [each["id"] for each in answer["items"]], answer["counts"], answer["next_cursor"]
+
+    ours, counted, _ = await listed(desk, show="back")
+    assert ours == [str(back)]
+    assert (counted["incoming"], counted["outgoing"], counted["back"]) == (0, 3, 1)
+    paged, cursor = list[str](), "0." + 32 * "0"
+    while cursor:
+        found, _, cursor = await listed(desk, show="outgoing", limit=1, cursor=cursor)  # type: ignore[assignment]
+        paged += found
+    assert paged == [str(which) for which in (late, today, later)]
+    again = (await desk.post(f"/v1/transfers/{back}/request-again", json={})).json()["new_transfer"]
+    assert (await listed(desk, show="back"))[0] == []
+    assert again in (await listed(police, show="incoming"))[0]
+    assert (await listed(desk, agency=POLICE))[1]["incoming"] == 0  # not of its scope
+    assert (await desk.get("/v1/worklist", params={"cursor": "here"})).status_code == 422
+    assert (await desk.get("/v1/worklist", params={"cursor": 18 * "9" + "." + 32 * "0"})).status_code == 422
 
 
 async def test_a_stopped_dossier_recalls_and_a_late_recall_is_told_so(routing: RunningSite) -> None:
