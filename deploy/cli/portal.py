@@ -26,7 +26,7 @@ def portal() -> None:
 
 @app.command()
 def status(data: Data = None, as_json: AsJson = False) -> None:
-    """Show each portal: whether it answers, what waits, what it refused with its own reason.
+    """Show each portal: whether it answers, what waits, what it refused with its own reason. Counted up to 10,000.
 
     \b
     Example:

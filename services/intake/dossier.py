@@ -150,6 +150,11 @@ class Dossier:
             return None
         return None if self.paused_at is not None and self.paused_at < self.due_at else self.due_at
 
+    @property
+    def late(self) -> bool:
+        """Overdue, and known to be: it has been raised, or the clock was stopped when it was overdue already."""
+        return self.overdue_from is not None and (self.paused or self.overdue_raised == self.due_at)
+
     def calendar_in(self, directory: Directory) -> Calendar:
         assert self.calendar is not None
         return directory.calendar(*self.calendar)

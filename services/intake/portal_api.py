@@ -18,6 +18,7 @@ from shared.web.problem import not_found
 Operating = Annotated[Principal, Depends(one_of(Role.OPERATOR, Role.AUDITOR))]
 Sending = Annotated[Principal, Depends(one_of(Role.OPERATOR))]
 REFUSED_SHOWN = 100
+MOST_COUNTED = 10_000
 
 
 class Resend(Body):
@@ -39,11 +40,12 @@ def portal_routes(service: Service, store: Store) -> APIRouter:
 
     @api.get("/v1/portals", tags=["portals"])
     async def portals(who: Operating) -> dict[str, Any]:
-        """Each portal of the bundle: whether it answers, how many dossiers wait, what it refused and why."""
+        """Each portal of the bundle: whether it answers, how many dossiers wait, what it refused and why. 10,000 dossiers are
+        so many or more."""
         items = []
         async with service.pool.acquire() as connection:
             for entry in service.directory.current.portals:
-                row = await connection.fetchrow(store.queries["portal_status"], entry.name)
+                row = await connection.fetchrow(store.queries["portal_status"], entry.name, MOST_COUNTED)
                 refused = await connection.fetch(store.queries["portal_refusals"], entry.name, REFUSED_SHOWN)
                 items.append(
                     {

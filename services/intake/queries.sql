@@ -24,12 +24,13 @@ SELECT code, home, body FROM intake.copy WHERE code = $1
 
 -- name: copies_put
 INSERT INTO intake.copy (code, home, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
-                         sequence, body)
+                         late, sequence, body)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::timestamptz[],
-                     $8::timestamptz[], $9::boolean[], $10::timestamptz[], $11::int[], $12::text[])
+                     $8::timestamptz[], $9::boolean[], $10::timestamptz[], $11::boolean[], $12::int[], $13::text[])
 ON CONFLICT (code) DO UPDATE SET agency = excluded.agency, deciding_agency = excluded.deciding_agency,
     state = excluded.state, received_at = excluded.received_at, due_at = excluded.due_at, paused = excluded.paused,
-    overdue_from = excluded.overdue_from, sequence = excluded.sequence, body = excluded.body
+    overdue_from = excluded.overdue_from, late = excluded.late, sequence = excluded.sequence,
+    body = excluded.body
 
 -- name: dossiers_insert
 INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
@@ -131,22 +132,41 @@ ORDER BY code LIMIT $3
 -- others find their index.
 
 -- name: listed_own
--- By code, of some agencies, copies too: each is read through its own indexes. After $2; state $3, overdue $4, code like $5.
+-- By code, of some agencies, copies too: each is read through its own indexes. After $2 and before $7; state $3, overdue $4, code
+-- like $5.
 SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
      FROM intake.listed d
      WHERE d.agency = own.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
-    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
+    AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR code < $7)
      ORDER BY code LIMIT $6)
     UNION ALL
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
      FROM intake.listed d
      WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
-    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
+    AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR code < $7)
      ORDER BY code LIMIT $6)) AS found
 ORDER BY code LIMIT $6
+
+-- name: listed_heads
+-- Where the list of each of many agencies begins: the first code that `listed_own` would give for it.
+SELECT own.agency, min(found.code) AS code FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    (SELECT code FROM intake.listed d
+     WHERE d.agency = own.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5)
+     ORDER BY code LIMIT 1)
+    UNION ALL
+    (SELECT code FROM intake.listed d
+     WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+    AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($5::text IS NULL OR code LIKE $5)
+     ORDER BY code LIMIT 1)) AS found
+GROUP BY own.agency ORDER BY 2
 
 -- name: listed_receiving
 -- By code, of one receiving agency, as far as the scope $7 goes.
@@ -154,18 +174,57 @@ SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, pau
 FROM intake.listed
 WHERE agency = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+    AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
     AND ($5::text IS NULL OR code LIKE $5)
     AND ($7::text[] IS NULL OR agency = ANY ($7) OR deciding_agency = ANY ($7))
 ORDER BY code LIMIT $6
 
 -- name: listed_site
--- By code, of the whole site or many agencies: read in the order of their codes.
+-- By code, of the whole site or many agencies: read in the order of their codes, or of those of one state.
 SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
 FROM intake.listed
 WHERE ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($5::text IS NULL OR code LIKE $5)
 ORDER BY code LIMIT $6
+
+-- name: listed_late
+-- By code, what is overdue on the whole site or for many agencies ($1), or among what one portal sent ($6; to the agency $7);
+-- after $2; state $3, code like $4. What has been raised (a copy's home has said so) lies in an index of its own by state; what
+-- is due this moment has its tick to come.
+SELECT found.* FROM (
+    (SELECT raised.* FROM unnest(CASE WHEN $3::smallint IS NULL THEN ARRAY[2, 4, 5, 6, 7] ELSE ARRAY[$3] END) AS open (state)
+     CROSS JOIN LATERAL (
+        SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
+        FROM intake.dossier d
+        WHERE d.state = open.state AND overdue_from IS NOT NULL AND next_tick IS NULL AND overdue_from < now() AND code > $2
+            AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+            AND ($6::text IS NULL OR sender = $6) AND ($7::text IS NULL OR agency = $7)
+        ORDER BY code LIMIT $5) AS raised
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
+     FROM intake.dossier
+     WHERE next_tick <= now() AND overdue_from < now() AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+        AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+        AND ($6::text IS NULL OR sender = $6) AND ($7::text IS NULL OR agency = $7)
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT raised.* FROM unnest(CASE WHEN $3::smallint IS NULL THEN ARRAY[2, 4, 5, 6, 7] ELSE ARRAY[$3] END) AS open (state)
+     CROSS JOIN LATERAL (
+        SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+        FROM intake.copy c
+        WHERE $6::text IS NULL AND c.state = open.state AND late AND overdue_from < now() AND code > $2
+            AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+        ORDER BY code LIMIT $5) AS raised
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.copy
+     WHERE $6::text IS NULL AND NOT late AND overdue_from < now() AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+        AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+     ORDER BY code LIMIT $5)) AS found
+ORDER BY code LIMIT $5
 
 -- name: listed_sent
 -- By code, what one portal sent.
@@ -474,11 +533,13 @@ UPDATE intake.portal_dossier SET reason = $4, changed = clock_timestamp(),
 WHERE portal = $1 AND code = $2
 
 -- name: portal_status
-SELECT p.down, p.error, count(d.code) FILTER (WHERE d.state = 'waiting') AS waiting,
-       count(d.code) FILTER (WHERE d.state = 'sent') AS sent, count(d.code) FILTER (WHERE d.state = 'refused') AS refused,
-       min(d.changed) FILTER (WHERE d.state = 'waiting') AS oldest
-FROM intake.portal p LEFT JOIN intake.portal_dossier d ON d.portal = p.name
-WHERE p.name = $1 GROUP BY p.name
+-- Each number up to $2: more is not counted.
+SELECT p.down, p.error,
+       (SELECT count(*) FROM (SELECT FROM intake.portal_dossier WHERE portal = $1 AND state = 'waiting' LIMIT $2) d) AS waiting,
+       (SELECT count(*) FROM (SELECT FROM intake.portal_dossier WHERE portal = $1 AND state = 'sent' LIMIT $2) d) AS sent,
+       (SELECT count(*) FROM (SELECT FROM intake.portal_dossier WHERE portal = $1 AND state = 'refused' LIMIT $2) d) AS refused,
+       (SELECT changed FROM intake.portal_dossier WHERE portal = $1 AND state = 'waiting' ORDER BY changed LIMIT 1) AS oldest
+FROM intake.portal p WHERE p.name = $1
 
 -- name: portal_refusals
 SELECT code, reason, changed FROM intake.portal_dossier WHERE portal = $1 AND state = 'refused' ORDER BY code LIMIT $2

@@ -17,8 +17,10 @@ from shared.store.pool import Connection
 from shared.store.queries import Queries
 from shared.web.writes import RequestKey
 
-FEW_AGENCIES = 200
-"""Up to so many agencies are read each through its own index; above, a list by code is read in the order of the codes."""
+FEW_AGENCIES = 4
+"""Up to so many agencies are read with one statement, each through its own index, to a whole page at most."""
+MANY_AGENCIES = 200
+"""Up to so many, a list by code is read from a few at a time; above, in the order of the codes."""
 
 CONTACT, DOSSIER, COPY = "lienthong.contact.v1", "lienthong.dossier.v1", "lienthong.copy.v1"
 
@@ -133,6 +135,7 @@ class Store:
                 [d.due_at for _, d in copies],
                 [d.paused for _, d in copies],
                 [d.overdue_from for _, d in copies],
+                [d.late for _, d in copies],
                 [d.sequence for _, d in copies],
                 [to_json(d) for _, d in copies],
             )
@@ -165,13 +168,40 @@ class Store:
             )
         pattern = None if part is None else f"{part}%"
         filters = (cursor or "", state, overdue, pattern, limit)
+        few = agencies is not None and len(agencies) <= FEW_AGENCIES
+        if overdue and (sender is not None or not (few or agency)):
+            return await self.planned(
+                connection, "listed_late", agencies, cursor or "", state, pattern, limit, sender, agency
+            )
         if sender is not None:
             return await self.planned(connection, "listed_sent", sender, *filters, agency)
         if agency is not None:
             return await self.planned(connection, "listed_receiving", agency, *filters, agencies)
-        if agencies is not None and len(agencies) <= FEW_AGENCIES:
-            return await self.planned(connection, "listed_own", agencies, *filters)
-        return await self.planned(connection, "listed_site", agencies, *filters)
+        if agencies is None or len(agencies) > MANY_AGENCIES:
+            return await self.planned(connection, "listed_site", agencies, *filters)
+        if few:
+            return await self.planned(connection, "listed_own", agencies, *filters, None)
+        return await self._listed_of_many(connection, agencies, filters, limit)
+
+    async def _listed_of_many(
+        self,
+        connection: Connection,
+        agencies: list[str],
+        filters: tuple[str, int | None, bool | None, str | None, int],
+        limit: int,
+    ) -> list[Any]:
+        """A page is of the agencies whose lists begin first: most codes begin with their agency's, and the rest are read no
+        further than the page goes."""
+        heads = await self.planned(connection, "listed_heads", agencies, *filters[:-1])
+        found: dict[str, Any] = {}
+        page: list[str] = []
+        while heads and not (len(page) == limit and heads[0]["code"] > page[-1]):
+            some, heads = [row["agency"] for row in heads[:FEW_AGENCIES]], heads[FEW_AGENCIES:]
+            until = page[-1] if len(page) == limit else None
+            rows = await self.planned(connection, "listed_own", some, *filters, until)
+            found |= {row["code"]: row for row in rows}
+            page = sorted(found)[:limit]
+        return [found[code] for code in page]
 
     async def _with_part(
         self,

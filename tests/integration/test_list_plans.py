@@ -4,7 +4,8 @@ import inspect
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,7 @@ import pytest
 from services.intake import looking
 from services.intake.petitions import Petitions
 from services.intake.store import Store
+from shared.service import Service
 from shared.store.queries import Queries
 from tests.harness import Backing, real_services
 
@@ -24,16 +26,18 @@ HOME: Final = "H55.7"
 LIMIT: Final = 101
 NIL: Final = UUID(int=0)
 
-# 100 agencies of ten years: 60,000 dossiers, of which one in fifty is open and a third of those overdue; every tenth is
+# 100 agencies of ten years: 60,000 dossiers, of which one in twenty-six is open and a third of those overdue; every tenth is
 # decided by another agency than received it.
 SEED: Final = """
 INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
                             next_tick, contact_ref, sender, sequence, recorded, body)
 SELECT format('H55.%s-%s-%s', a, to_char(at, 'YYMMDD'), lpad((n % 10000)::text, 4, '0')), 'H55.' || a,
        'H55.' || CASE WHEN n % 10 = 0 THEN (a + 1) % 100 ELSE a END, '1.001193', state, at, due, state = 5,
-       CASE WHEN state IN (2, 4, 6, 7) THEN due END, NULL, 'c' || n % 30000, CASE WHEN n % 7 = 0 THEN 'portal' END, 3, at, '{}'
+       CASE WHEN state IN (2, 4, 6, 7) THEN due END,
+       CASE WHEN state IN (2, 4, 6, 7) AND (due > now() OR n % 11 = 0) THEN due END, 'c' || n % 30000,
+       CASE WHEN n % 7 = 0 THEN 'portal' END, 3, at, '{}'
 FROM (SELECT n, n % 100 AS a,
-             CASE WHEN n % 50 = 0 OR n % 53 = 0 THEN (ARRAY[1, 2, 4, 5, 6, 9])[1 + n % 6]
+             CASE WHEN n % 51 = 0 OR n % 53 = 0 THEN (ARRAY[1, 2, 4, 5, 6, 9])[1 + n / 7 % 6]
                   ELSE (ARRAY[10, 10, 10, 10, 10, 10, 10, 3, 8])[1 + n % 9] END AS state,
              timestamptz '2016-11-26' + n * interval '87 minutes' AS at,
              timestamptz '2026-11-26 03:00+00' + (n % 300 - 100) * interval '2 hours' AS due
@@ -44,9 +48,9 @@ ON CONFLICT DO NOTHING
 # And what 50 lower agencies' sites have passed on: 10,000 copies.
 COPIES: Final = """
 INSERT INTO intake.copy (code, home, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
-                         sequence, body)
+                         late, sequence, body)
 SELECT 'H55.1' || substr(code, 5), 'H55.100', 'H55.1' || substr(agency, 5), 'H55.1' || substr(agency, 5), procedure, state,
-       received_at, due_at, paused, overdue_from, sequence, body
+       received_at, due_at, paused, overdue_from, overdue_from IS NOT NULL AND next_tick IS NULL, sequence, body
 FROM (SELECT * FROM intake.dossier WHERE agency ~ '^H55.[5-9][0-9]$' ORDER BY code LIMIT 10000) d
 """
 
@@ -62,6 +66,17 @@ FROM (SELECT n, timestamptz '2016-11-26' + n * interval '7 hours' AS at FROM gen
 """
 
 
+# What two portals are told of: one took 30,000 and has yet to be told of 1,500; the other is down.
+TOLD: Final = """
+INSERT INTO intake.portal (name, since) VALUES ('national', now()), ('provincial', now());
+INSERT INTO intake.portal_dossier (portal, code, wanted, sent, state, changed)
+SELECT 'national', 'H55-' || n, 3, 3, CASE WHEN n % 21 = 0 THEN 'waiting' WHEN n % 997 = 0 THEN 'refused' ELSE 'sent' END,
+       timestamptz '2026-11-20' + n * interval '1 second' FROM generate_series(1, 31500) n
+UNION ALL
+SELECT 'provincial', 'H55-' || n, 3, 0, 'waiting', now() FROM generate_series(1, 12000) n;
+"""
+
+
 @pytest.fixture(scope="module")
 async def database(backing: Backing) -> Any:
     url = await backing.database(real_services("intake")[1])
@@ -69,7 +84,8 @@ async def database(backing: Backing) -> Any:
     await connection.execute(SEED)
     await connection.execute(COPIES)
     await connection.execute(PETITIONS)
-    await connection.execute("VACUUM ANALYZE intake.dossier, intake.copy, intake.petition")
+    await connection.execute(TOLD)
+    await connection.execute("VACUUM ANALYZE intake.dossier, intake.copy, intake.petition, intake.portal_dossier")
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     yield connection
     await connection.close()
@@ -79,7 +95,7 @@ async def database(backing: Backing) -> Any:
 def rows_read(plan: dict[str, Any]) -> int:
     """The rows that the plan's scans of the tables looked at: those they gave and those they threw away."""
     read = sum(rows_read(inner) for inner in plan.get("Plans", ()))
-    if plan.get("Relation Name") in ("dossier", "copy", "petition") and "Bitmap Index" not in plan["Node Type"]:
+    if plan.get("Relation Name") in TABLES and "Bitmap Index" not in plan["Node Type"]:
         thrown = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
         read += int((plan["Actual Rows"] + thrown) * plan["Actual Loops"])
     return read
@@ -91,6 +107,9 @@ def ranges_of(part: str, most: int = 10_000) -> tuple[list[str], list[str]]:
     return [low for low, _ in found], [high for _, high in found]
 
 
+TABLES: Final = ("dossier", "copy", "petition", "portal_dossier")
+FEW: Final = [HOME, "H55.8", "H55.11", "H55.42"]
+ALL: Final = [f"H55.{number}" for number in range(100)]
 OWN_CODES: Final = ([HOME, "H55.42"], [f"{HOME}-", "H55.42-"], [f"{HOME}.", "H55.42."])
 
 LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
@@ -105,15 +124,34 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
         "register",
         ([HOME], datetime(2020, 3, 1, tzinfo=UTC), "", datetime(2020, 4, 1, tzinfo=UTC), LIMIT),
     ),
-    "a scope by code": ("listed_own", ([HOME], "", None, None, None, LIMIT)),
-    "a scope, one state": ("listed_own", ([HOME], "", 4, None, None, LIMIT)),
-    "a scope, returned ones": ("listed_own", ([HOME], "", 10, None, None, LIMIT)),
-    "a scope, overdue": ("listed_own", ([HOME], "", None, True, None, LIMIT)),
+    "a scope by code": ("listed_own", ([HOME], "", None, None, None, LIMIT, None)),
+    "a scope, one state": ("listed_own", ([HOME], "", 4, None, None, LIMIT, None)),
+    "a scope, returned ones": ("listed_own", ([HOME], "", 10, None, None, LIMIT, None)),
+    "a scope, overdue": ("listed_own", ([HOME], "", None, True, None, LIMIT, None)),
+    "a few agencies": ("listed_own", (FEW, "", None, None, None, LIMIT, None)),
+    "a few agencies, so far": ("listed_own", (FEW, "", None, None, None, LIMIT, "H55.11-1")),
+    "a few agencies, overdue": ("listed_own", (FEW, "", None, True, None, LIMIT, None)),
+    "where a hundred agencies begin": ("listed_heads", (ALL, "", None, None, None)),
+    "where a hundred agencies begin, one state": ("listed_heads", (ALL, "", 4, None, None)),
+    "where a hundred agencies begin, a later page": ("listed_heads", (ALL, "H55.50", None, None, None)),
     "one receiving agency": ("listed_receiving", (HOME, "", None, None, None, LIMIT, None)),
     "one receiving agency, one state": ("listed_receiving", (HOME, "", 2, None, None, LIMIT, [HOME])),
     "one receiving agency, overdue": ("listed_receiving", (HOME, "", None, True, None, LIMIT, None)),
     "the whole site": ("listed_site", (None, "", None, None, None, LIMIT)),
     "the whole site, a later page": ("listed_site", (None, "H55.50", None, None, None, LIMIT)),
+    "the whole site, one state": ("listed_site", (None, "", 4, None, None, LIMIT)),
+    "the whole site, one state, a later page": ("listed_site", (None, "H55.7-19", 6, None, None, LIMIT)),
+    "the whole site, a state that few are in": ("listed_site", (None, "", 7, None, None, LIMIT)),
+    "the whole site, returned ones": ("listed_site", (None, "", 10, None, None, LIMIT)),
+    "the whole site, one state, codes that begin so": ("listed_site", (None, "", 4, None, "H55.7-%", LIMIT)),
+    "many agencies, one state": ("listed_site", (ALL, "", 4, None, None, LIMIT)),
+    "the whole site, overdue": ("listed_late", (None, "", None, None, LIMIT, None, None)),
+    "the whole site, overdue, a later page": ("listed_late", (None, "H55.7-19", None, None, LIMIT, None, None)),
+    "the whole site, overdue, one state": ("listed_late", (None, "", 6, None, LIMIT, None, None)),
+    "the whole site, overdue, codes that begin so": ("listed_late", (None, "", None, "H55.7-%", LIMIT, None, None)),
+    "many agencies, overdue": ("listed_late", (ALL, "", None, None, LIMIT, None, None)),
+    "what a portal sent, overdue": ("listed_late", (None, "", None, None, LIMIT, "portal", None)),
+    "what a portal sent, one state": ("listed_sent", ("portal", "", 4, None, None, LIMIT, None)),
     "the whole site, codes that begin so": ("listed_site", (None, "", None, None, "H55.7-1905%", LIMIT)),
     "a day, a few agencies": ("begun_own", (*ranges_of("200101"), "", None, None, LIMIT, [HOME, "H55.8"], False)),
     "a year, a few agencies": ("begun_own", (*ranges_of("20"), "", None, None, LIMIT, [HOME, "H55.8"], False)),
@@ -126,8 +164,8 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "a number, the whole site, a later page": ("numbered_site", ("0042", "H55.50", None, None, LIMIT, None, None)),
     "a number, a few agencies": ("numbered_own", ("0042", "", None, None, LIMIT, *OWN_CODES, False)),
     "a lower site's agency": ("listed_receiving", ("H55.172", "", None, None, None, LIMIT, None)),
-    "a lower site's agency, one state": ("listed_own", (["H55.172"], "", 4, None, None, LIMIT)),
-    "a lower site's agency, overdue": ("listed_own", (["H55.172"], "", None, True, None, LIMIT)),
+    "a lower site's agency, one state": ("listed_own", (["H55.172"], "", 4, None, None, LIMIT, None)),
+    "a lower site's agency, overdue": ("listed_own", (["H55.172"], "", None, True, None, LIMIT, None)),
     "a lower site's codes that begin so": ("listed_site", (None, "", None, None, "H55.172-1905%", LIMIT)),
     "what a portal sent": ("listed_sent", ("portal", "", None, None, None, LIMIT, None)),
     "a desk's petitions by due date": ("petitions_due", ([HOME], FIRST, NIL, NEVER, LIMIT)),
@@ -153,6 +191,45 @@ async def test_no_list_scans_more_than_ten_times_what_it_returns(database: Any, 
     plan = json.loads(text)[0]["Plan"]
     assert len(found) <= LIMIT
     assert rows_read(plan) <= 10 * max(len(found), 1), (len(found), text)
+
+
+FILTERS: Final = [(None, None), (4, None), (10, None), (None, True), (4, True), (None, False)]
+SCOPES: Final = {"the site": None, "a hundred": ALL, "six": [HOME, "H55.8", "H55.11", "H55.42", "H55.60", "H55.160"]}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize(("state", "overdue"), FILTERS)
+async def test_every_way_to_a_list_gives_the_same_dossiers(
+    database: Any, scope: str, state: int | None, overdue: bool | None
+) -> None:
+    """Two pages through the indexes, and the plain question."""
+    store = Store(cast(Service, SimpleNamespace(name="intake")))
+    agencies = SCOPES[scope]
+    # Codes that came from another system need not begin with their agency.
+    pages, cursor = [], "H55.3"
+    for _ in range(2):
+        own = None if agencies is None else frozenset(agencies)
+        page = await store.listed(database, own, None, None, state, overdue, None, cursor, 40)
+        pages += [row["code"] for row in page]
+        cursor = page[-1]["code"] if page else cursor
+    plain = await database.fetch(
+        "SELECT code FROM intake.listed WHERE code > 'H55.3'"
+        " AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1))"
+        " AND ($2::int IS NULL OR state = $2) AND ($3::boolean IS NULL OR coalesce(overdue_from < now(), false) = $3)"
+        " ORDER BY code LIMIT 80",
+        agencies, state, overdue,
+    )  # fmt: skip
+    assert plain
+    assert pages == [row["code"] for row in plain]
+
+
+async def test_a_portal_is_counted_no_further_than_is_said(database: Any) -> None:
+    for portal, waiting, sent in (("national", 1500, 10_000), ("provincial", 10_000, 0)):
+        row = await database.fetchrow(QUERIES["portal_status"], portal, 10_000)
+        text = await database.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES['portal_status']}", portal, 10_000)
+        assert (row["waiting"], row["sent"]) == (waiting, sent)
+        assert row["oldest"] is not None
+        assert rows_read(json.loads(text)[0]["Plan"]) <= waiting + sent + row["refused"] + 1
 
 
 async def test_the_lists_are_those_that_the_store_asks_for() -> None:
