@@ -15,7 +15,8 @@ import typer
 
 from deploy.cli.console import complain, err, print_json, progress, say
 from deploy.cli.errors import CommandFailed
-from deploy.cli.lines import Chunk, chunks_of, digest_of, flat, whole_dossiers_of, write_refused
+from deploy.cli.lines import Chunk, chunks_of, digest_of, flat, is_csv, whole_dossiers_of, write_refused
+from deploy.cli.names import Names
 from deploy.cli.options import AsJson, Data, DryRun
 from deploy.cli.site import ServiceAway, SiteClient, answered, find_site
 
@@ -124,7 +125,8 @@ async def _import(job: Job, data: Path | None) -> tuple[Tally, Path | None]:
         task = bar.add_task(job.file.name, total=total)
         async with SiteClient(find_site(data), who=f"import {job.source}", timeout=300.0) as client:
             memory = Memory.of(job, data)
-            tally = await send(client, job, memory, lambda now: bar.update(task, completed=now.sent))
+            names = await _names(client) if is_csv(job.file) else None
+            tally = await send(client, job, memory, lambda now: bar.update(task, completed=now.sent), names)
     report = job.file.with_name(f"{job.file.name}.refused.csv")
     report.unlink(missing_ok=True)
     if tally.refused:
@@ -133,21 +135,37 @@ async def _import(job: Job, data: Path | None) -> tuple[Tally, Path | None]:
     return tally, report if tally.refused else None
 
 
+async def _names(client: SiteClient) -> Names:
+    """What the site's agencies and procedures are called."""
+    found: dict[str, list[dict[str, Any]]] = {"agencies": [], "procedures": []}
+    for what, entries in found.items():
+        page = await client.get("intake", f"/v1/{what}")
+        entries += page["items"]
+        while page["next_cursor"] is not None:
+            page = await client.get("intake", f"/v1/{what}", cursor=page["next_cursor"])
+            entries += page["items"]
+    return Names(**found)
+
+
 async def send(
-    client: SiteClient, job: Job, memory: "Memory", moved: Callable[[Tally], None] = lambda _: None
+    client: SiteClient,
+    job: Job,
+    memory: "Memory",
+    moved: Callable[[Tally], None] = lambda _: None,
+    names: Names | None = None,
 ) -> Tally:
     """Sends what the memory does not know as sent. Raises CommandFailed; what was answered until then is remembered."""
     tally = memory.tally
     if tally.sent:
         err.print(f"{job.file.name}: going on after line {tally.sent}.")
-    chunks = whole_dossiers_of(job.file) if job.dry_run else _after(chunks_of(job.file), tally.sent)
+    chunks = whole_dossiers_of(job.file, names) if job.dry_run else _after(chunks_of(job.file, names), tally.sent)
     for chunk in chunks:
         refused = []
         for answer in await _send_chunk(client, job, chunk):
             status = answer["status"]
             setattr(tally, status, getattr(tally, status) + 1)
             if status == "refused":
-                refused.append(_refusal(chunk, answer))
+                refused.append(_refusal(chunk, answer, names))
         tally.sent += len(chunk.lines)
         memory.remember(refused)
         moved(tally)
@@ -187,16 +205,19 @@ async def _send_chunk(client: SiteClient, job: Job, chunk: Chunk) -> list[dict[s
         pause = min(2 * pause, 3.0)
 
 
-def _refusal(chunk: Chunk, answer: Mapping[str, Any]) -> dict[str, str]:
-    """A refused line as a row of the report."""
+def _refusal(chunk: Chunk, answer: Mapping[str, Any], names: Names | None) -> dict[str, str]:
+    """A refused line as a row of the report; of a name that was not understood, what it may mean."""
     place = answer["line"] - 1
-    error = answer["error"]
+    error, pointer = answer["error"], answer["error"].get("pointer", "")
+    line = flat(chunk.lines[place])
+    field = pointer.removeprefix("/")
+    doubt = names.doubt(field, line[field]) if names is not None and field in line else None
     row = {
         "line": str(chunk.numbers[place]),
-        "error": f"{error['code']}: {error['detail']}",
-        "pointer": error.get("pointer", ""),
+        "error": f"{error['code']}: {doubt or error['detail']}",
+        "pointer": pointer,
     }
-    return row | flat(chunk.lines[place])
+    return row | line
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from deploy.cli.errors import CommandFailed
+from deploy.cli.names import Names
 from deploy.cli.register import is_register, lines_of, unknown_headers
 
 MAX_LINES, MAX_BYTES = 5000, 8 << 20  # half of what a request may hold
@@ -53,6 +54,10 @@ class Chunk:
         return b"\n".join(self.lines)
 
 
+def is_csv(file: Path) -> bool:
+    return file.name.lower().removesuffix(".gz").endswith(".csv")
+
+
 def digest_of(file: Path) -> str:
     """Hex SHA-256 of the file as it lies there."""
     digest = sha256()
@@ -62,10 +67,11 @@ def digest_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def chunks_of(file: Path) -> Iterator[Chunk]:
-    """The file's lines in order, in chunks of at most MAX_LINES and MAX_BYTES. Raises CommandFailed, OSError."""
+def chunks_of(file: Path, names: Names | None = None) -> Iterator[Chunk]:
+    """The file's lines in order, in chunks of at most MAX_LINES and MAX_BYTES; `names`: for a register's that stand for codes.
+    Raises CommandFailed, OSError."""
     numbers, lines, size = list[int](), list[bytes](), 0
-    for number, line in _numbered(file):
+    for number, line in _numbered(file, names):
         if lines and (len(lines) >= MAX_LINES or size + len(line) + 1 > MAX_BYTES):
             yield Chunk(numbers, lines)
             numbers, lines, size = [], [], 0
@@ -76,14 +82,14 @@ def chunks_of(file: Path) -> Iterator[Chunk]:
         yield Chunk(numbers, lines)
 
 
-def whole_dossiers_of(file: Path) -> Iterator[Chunk]:
+def whole_dossiers_of(file: Path, names: Names | None = None) -> Iterator[Chunk]:
     """The same lines with those of one `ref` in one chunk, in their order: what is decided without being stored is known
     to the lines of the same request alone. They are sorted on disk. Raises CommandFailed, OSError."""
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "lines")) as sorting:
         sorting.execute("CREATE TABLE line (ref TEXT, place INTEGER PRIMARY KEY, number, content BLOB)")
         sorting.executemany(
             "INSERT INTO line (ref, number, content) VALUES (?, ?, ?)",
-            ((_ref(line), number, line) for number, line in _numbered(file)),
+            ((_ref(line), number, line) for number, line in _numbered(file, names)),
         )
         # A line whose ref cannot be read belongs to no other.
         rows = sorting.execute("SELECT coalesce(ref, place), number, content FROM line ORDER BY ref, place")
@@ -110,16 +116,15 @@ def _ref(line: bytes) -> str | None:
     return ref if isinstance(ref, str) else None
 
 
-def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
+def _numbered(file: Path, names: Names | None) -> Iterator[tuple[int, bytes]]:
     with file.open("rb") as plain:
         zipped = plain.read(2) == GZIP
-    name = file.name.lower().removesuffix(".gz")
     try:
         with gzip.open(file, "rb") if zipped else file.open("rb") as stream:
-            if name.endswith(".csv"):
+            if is_csv(file):
                 # A row may span lines; a chunk's lines are counted as rows, the header being the first.
                 with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-                    yield from _rows(text)
+                    yield from _rows(text, names)
             else:
                 yield from enumerate((line.rstrip(b"\r\n") for line in stream), start=1)
     except (gzip.BadGzipFile, EOFError):
@@ -130,7 +135,7 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
         raise CommandFailed(f"{file.name}: this is no CSV: {error}.") from None
 
 
-def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
+def _rows(text: io.TextIOWrapper, names_of: Names | None) -> Iterator[tuple[int, bytes]]:
     """The lines of a CSV, with the number of their row: one a row, or as many as a register's row tells of."""
     header = text.readline()
     # A spreadsheet in Vietnam writes semicolons.
@@ -144,7 +149,7 @@ def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, bytes]]:
     for number, row in enumerate(csv.reader(text, delimiter=delimiter), start=2):
         cells = dict(zip(names, row, strict=False))
         if register:
-            for line in lines_of(cells):
+            for line in lines_of(cells, names_of):
                 yield number, orjson.dumps(line)
         else:
             yield number, line_of_row(cells)

@@ -1,5 +1,6 @@
 """CSV as one-stop registers have it (sổ theo dõi hồ sơ): Vietnamese headers, one row a dossier, days as 12/10/2026.
 
+Where it names an agency or a procedure instead of writing its code, the directory is asked which is meant (names.py).
 A row becomes the lines that it tells of: the receipt, and the result, its return, a stop or a refusal when the register has
 their days. What a register does not say has the value that nearly every one means: at the counter, by a citizen, collected
 at the counter. A day without a time (ours): received at 07:30, everything else at 17:00, the usual opening and closing, but never
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from deploy.cli.names import Names
 from shared.contracts.codes import LOCAL_ZONE
 from shared.contracts.folding import fold
 
@@ -73,9 +75,10 @@ HEADERS: Final[Mapping[str, str]] = {
     "ghi chu": "",
     "stt": "",
     "so thu tu": "",
-    "ten thu tuc": "",
-    "ten thu tuc hanh chinh": "",
-    "ten tthc": "",
+    "ten thu tuc": "procedure_name",
+    "ten thu tuc hanh chinh": "procedure_name",
+    "ten tthc": "procedure_name",
+    "thu tuc": "procedure_name",
     "linh vuc": "",
     "trang thai": "",
     "nguoi tiep nhan": "",
@@ -122,7 +125,7 @@ _RECEIPT: Final = ("procedure", "receiving_agency", "deciding_agency", "channel"
 def is_register(names: Sequence[str]) -> bool:
     """Whether these headers are a register's, not the import's own columns."""
     known = [HEADERS.get(_plain(name)) for name in names]
-    return "op" not in names and "received_at" in known and "procedure" in known
+    return "op" not in names and "received_at" in known and bool({"procedure", "procedure_name"} & {*known})
 
 
 def unknown_headers(names: Sequence[str]) -> list[str]:
@@ -130,8 +133,8 @@ def unknown_headers(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.strip() and _plain(name) not in HEADERS]
 
 
-def lines_of(row: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The import lines of a register's row, in the order in which they happened."""
+def lines_of(row: Mapping[str, str], names: Names | None = None) -> Iterator[dict[str, Any]]:
+    """The import lines of a register's row, in the order in which they happened; `names`: whose codes a name stands for."""
     given: dict[str, str] = {}
     for name, cell in row.items():
         field = HEADERS.get(_plain(name), "")
@@ -141,6 +144,10 @@ def lines_of(row: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         return
     said = _DEFAULTS | {name: _value(name, cell) for name, cell in given.items()}
     said |= _in_order(given, said)
+    if "procedure" not in said and "procedure_name" in said:
+        said["procedure"] = said["procedure_name"]
+    if names is not None:
+        said |= names.codes(said)
     ref = given.get("code", "")
     receipt: dict[str, Any] = {"op": "receive", "ref": ref} | {name: said[name] for name in _RECEIPT if name in said}
     if ref:
@@ -149,8 +156,8 @@ def lines_of(row: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         name.partition(".")[2]: value for name, value in said.items() if name.startswith("applicant.")
     }
     if "components" in given:
-        names = dict.fromkeys(part.strip() for part in re.split(r"[;\n]", given["components"]) if part.strip())
-        receipt["components"] = [{"name": name} for name in names]
+        papers = dict.fromkeys(part.strip() for part in re.split(r"[;\n]", given["components"]) if part.strip())
+        receipt["components"] = [{"name": name} for name in papers]
     reason = given.get("reason", "Theo sổ theo dõi hồ sơ")
     if "refused_at" in said:
         receipt.pop("due_at", None)

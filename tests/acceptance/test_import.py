@@ -112,7 +112,7 @@ def test_refused_lines_are_corrected_in_their_report_and_sent_again(up: Up, tmp_
 REGISTER = (
     "STT;Mã hồ sơ;Mã thủ tục;Tên thủ tục;Đơn vị tiếp nhận;Hình thức nộp;Họ và tên;Số điện thoại;Ngày tiếp nhận;"
     "Ngày hẹn trả;Ngày có kết quả;Ngày trả kết quả;Ghi chú\n"
-    "1;H55.242-250806-0101;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Trực tiếp;Lò Thị Sáu;0912 345 601;"
+    "1;H55.242-250806-0101;;Cấp Giấy xác nhận tình trạng hôn nhân;UBND xã Trung Hội;Trực tiếp;Lò Thị Sáu;0912 345 601;"
     "06/08/2025 09:30;11/08/2025;08/08/2025;08/08/2025 16:10;\n"
     "2;H55.242-250806-0102;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Bưu chính công ích;Lò Văn Bảy;12;"
     "06/08/2025 10:00;11/08/2025;12/08/2025;13/08/2025;gọi lại\n"
@@ -120,14 +120,17 @@ REGISTER = (
     "07/08/2025;12/08/2025;;;\n"
     "4;H55.242-250832-0104;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;H55.242;Trực tiếp;Lò Thị Chín;;"
     "07/08/2025;12/08/2025;;;\n"
+    "5;H55.242-250807-0105;1.004873;Cấp Giấy xác nhận tình trạng hôn nhân;Xã Phổ Yên;Trực tiếp;Lò Văn Mười;;"
+    "07/08/2025;12/08/2025;;;\n"
 )
-"""A one-stop register as a spreadsheet in Vietnam writes it; the second row's number and the fourth's code are wrong."""
+"""A one-stop register as a spreadsheet in Vietnam writes it; the first row names its agency and procedure; the second's
+number, the fourth's code and the fifth's agency, which is no commune but a ward, are wrong."""
 
 
 def test_a_one_stop_register_comes_in_as_it_is_and_its_refused_rows_after_correction(up: Up, tmp_path: Path) -> None:
     file = tmp_path / "so-theo-doi.csv.gz"
     file.write_bytes(gzip.compress(REGISTER.encode("utf-8-sig")))
-    lines, wrong = 8, 4  # a receipt, a result and its return where the register has them
+    lines, wrong = 9, 5  # a receipt, a result and its return where the register has them
     dry = imported(file, "--mode", "history", "--dry-run", data=up.data)
     assert (dry["applied"], dry["refused"]) == (lines - wrong, wrong)
     with up.http("intake") as http:
@@ -140,14 +143,17 @@ def test_a_one_stop_register_comes_in_as_it_is_and_its_refused_rows_after_correc
         refused = list(csv.DictReader(stream))
     assert [(row["line"], row["pointer"]) for row in refused[:1] + refused[-1:]] == [
         ("3", "/applicant/phone"),
-        ("5", "/code"),
+        ("6", "/receiving_agency"),
     ]
-    assert {row["line"] for row in refused} == {"3", "5"}
+    assert {row["line"] for row in refused} == {"3", "5", "6"}
+    assert "H55.226 (Phường Phổ Yên)" in refused[-1]["error"]
     for row in refused:
         if row["applicant.phone"] == "12":
             row["applicant.phone"] = "0912 345 602"
         if row["line"] == "5":
             row["code"] = row["ref"] = "H55.242-250807-0104"
+        if row["line"] == "6":
+            row["receiving_agency"] = "H55.226"
     with report.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, dict.fromkeys(name for row in refused for name in row))
         writer.writeheader()
@@ -155,7 +161,11 @@ def test_a_one_stop_register_comes_in_as_it_is_and_its_refused_rows_after_correc
     again = imported(report, "--mode", "history", data=up.data)
     assert (again["applied"], again["refused"]) == (wrong, 0)
     whole = imported(file, "--mode", "history", data=up.data)
-    assert (whole["applied"], whole["duplicate"], whole["refused"]) == (0, lines - 2, 2)  # the two receipts stay wrong
+    assert (whole["applied"], whole["duplicate"], whole["refused"]) == (
+        0,
+        lines - 3,
+        3,
+    )  # the three receipts stay wrong
 
     with up.http("intake") as http:
         found = {
