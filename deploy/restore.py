@@ -27,6 +27,10 @@ JUMP = 5000
 """By which the code numbers of the days since the backup jump: those that were issued meanwhile are not known."""
 
 
+RESTORED = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
+"""Owner and rights are those of the server it is restored to: the migration grants them again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What a restoration came to."""
@@ -67,7 +71,7 @@ async def restore(
     async with _database(data, base_port, database_url) as url:
         if await _occupied(url):
             raise BackupFailed("the database is not empty: restore into a new one.")
-        await run("pg_restore", url, "--no-owner", "--exit-on-error", "--single-transaction", str(folder / DATABASE))
+        await run("pg_restore", url, *RESTORED, str(folder / DATABASE))
         await migrate_site(url)
         settings = {"site": manifest["site"], "database_url": url, "keys_dir": own}
         erased = await replay_erasures(url, settings, again, data / ERASURES)

@@ -30,6 +30,7 @@ from shared.security.keys import load_keys
 from shared.security.trust import trusted
 from shared.service import SERVICES, Service
 from shared.settings import Settings
+from shared.store.grants import service_url
 from shared.store.pool import TRANSIENT_ERRORS, Connection, connect
 
 log = structlog.get_logger("lienthong.site")
@@ -84,7 +85,7 @@ class SiteProcess:
         database = await self._start_database(given)
         await migrate_site(database)
         site = await self._load(database)
-        settings = self._settings(given, site, database)
+        settings = self._settings(given, site, await service_url(database))
         await self._start_broker(given, settings)
         for name in SERVICES:
             self.services[name] = create(name, settings)

@@ -42,6 +42,7 @@ from shared.security.tokens import Role, Tokens
 from shared.security.trust import trusted
 from shared.service import Service
 from shared.settings import Settings
+from shared.store.grants import service_url
 from shared.store.migrations import migrate
 from tests.ports import free_port
 
@@ -271,6 +272,7 @@ class RunningSite:
 
     def __init__(self, backing: Backing, database_url: str, prefix: str, told: dict[str, Any]) -> None:
         self.backing, self.database_url, self.prefix = backing, database_url, prefix
+        self.service_url = database_url  # what the services are told
         self.bus = RawBus(backing.bus(prefix))
         self.services: dict[str, Service] = {}
         self.urls: dict[str, str] = {}
@@ -284,7 +286,7 @@ class RunningSite:
         """What the services of this site are told."""
         return {
             "site": "H55",
-            "database_url": self.database_url,
+            "database_url": self.service_url,
             "keys_dir": self.backing.keys,
             "sent_file": self.backing.folder / f"sent-{self.prefix}ndjson",
             "postal_file": self.backing.folder / f"postal-{self.prefix}ndjson",
@@ -327,6 +329,7 @@ class RunningSite:
         listeners = {name: listen(name, "127.0.0.1", 0) for name in makes}
         self.urls = {name: f"http://127.0.0.1:{listener.getsockname()[1]}" for name, listener in listeners.items()}
         self.database = await asyncpg.create_pool(self.database_url, min_size=1, max_size=4)
+        self.service_url = await service_url(self.database_url)
         for name, make in makes.items():
             self.services[name] = make(self.settings())
         await asyncio.gather(*(service.start() for service in self.services.values()))

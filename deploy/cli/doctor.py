@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -30,6 +30,7 @@ LEAST_CONNECTIONS = 40  # four services with a pool of 8 each, and what they loc
 CERTIFICATE_DAYS = 14
 PREFIX = "LIENTHONG_"
 CLOCK_OFF = 60.0  # seconds; from there receipts of two machines contradict each other
+CODES = ("H55.10-260101-0001", "H55.1-260101-0001", "H55.1.2-260101-0001", "h55")  # no language orders these as C does
 SWAPS_KNOWN_FROM = (11, 1)  # by then the next year's swapped working days have been decreed
 
 
@@ -226,6 +227,7 @@ async def _database(site: KnownSite) -> AsyncIterator[Finding]:
 
     from deploy.schema import migrate_site
     from shared.directory.store import stored_site
+    from shared.store.grants import may_rewrite, service_url
     from shared.store.migrations import MigrationRefused
     from shared.store.pool import TRANSIENT_ERRORS, connect
 
@@ -238,6 +240,9 @@ async def _database(site: KnownSite) -> AsyncIterator[Finding]:
         rows = await connection.fetch("SELECT name, setting FROM pg_settings")
         for finding in postgres({row["name"]: row["setting"] for row in rows}):
             yield finding
+        ordered = await connection.fetch("SELECT code FROM unnest($1::text[]) AS t (code) ORDER BY code", CODES)
+        named = "SELECT datcollate FROM pg_database WHERE datname = current_database()"
+        yield collation(await connection.fetchval(named), [row["code"] for row in ordered])
         if not _embedded(site):
             count = await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
@@ -250,6 +255,12 @@ async def _database(site: KnownSite) -> AsyncIterator[Finding]:
         directory = None
     finally:
         await connection.close()
+    if directory is not None:
+        served = await connect(await service_url(site.database))
+        try:
+            yield append_only(await may_rewrite(served, SERVICES))
+        finally:
+            await served.close()
     try:
         missing = sum(map(len, (await migrate_site(site.database, check=True)).values()))
         yield judged("schema", not missing, f"{missing} migrations missing", "run `lienthong migrate`.")
@@ -283,6 +294,20 @@ def postgres(settings: Mapping[str, str]) -> list[Finding]:
     count = int(settings["max_connections"])
     found.append(judged("connections", count >= least, str(count), todo, Verdict.WARNING))
     return found
+
+
+def append_only(tables: Sequence[str]) -> Finding:
+    """What is stored is changed by nobody that a service logs in as; `tables`: those that it could."""
+    todo = "run `lienthong migrate` as the owner of the tables; then let the services log in as docs/keeping.md says."
+    return judged("append-only", not tables, ", ".join(tables) or "held by grants", todo)
+
+
+def collation(name: str, ordered: Sequence[str]) -> Finding:
+    """Codes are listed, and looked for by their beginning, in the order of their characters; `ordered`: CODES as the database
+    orders them."""
+    todo = "make the database anew with LOCALE 'C' (and ENCODING 'UTF8'), or restore a backup into such a one."
+    found = f"{name} orders codes {'as C does' if list(ordered) == sorted(CODES) else ' < '.join(ordered)}"
+    return judged("collation", list(ordered) == sorted(CODES), found, todo)
 
 
 def standby(count: int) -> Finding:

@@ -46,6 +46,7 @@ async def _serve(name: str, host: str, port: int) -> None:
     from deploy.site import create
     from shared.observe.logs import configure_logs
     from shared.settings import Settings
+    from shared.store.grants import service_url
     from shared.store.pool import TRANSIENT_ERRORS
 
     settings = Settings()
@@ -54,6 +55,7 @@ async def _serve(name: str, host: str, port: int) -> None:
         raise WrongUse("set LIENTHONG_DATABASE_URL and LIENTHONG_SITE: a service runs by its settings.")
     try:
         missing = await missing_for(settings.database_url, name)
+        url = await service_url(settings.database_url)
     except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
         raise CommandFailed(
             f"the database does not answer ({type(error).__name__}): look at LIENTHONG_DATABASE_URL."
@@ -64,7 +66,7 @@ async def _serve(name: str, host: str, port: int) -> None:
         listener = listen(name, host, port)
     except EmbeddedError as error:
         raise CommandFailed(str(error)) from None
-    running = create(name)
+    running = create(name, {"database_url": url})
     server = HttpServer(running.asgi, listener)
     try:
         await running.start()

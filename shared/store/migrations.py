@@ -7,6 +7,7 @@ from importlib import resources
 
 import asyncpg
 
+from shared.store.grants import grant
 from shared.store.pool import Connection
 
 _FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
@@ -61,14 +62,17 @@ async def migrate(
     """Brings `schema` up to the migrations of `packages`, in that order; returns what was (with `check`: would be) applied."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        if check and not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", schema):
+        there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{schema}.migration")
+        if check and not there:
             return [m for package in packages for m in migrations_of(package)]
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        if not there:  # who may not make it may still look
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         await connection.execute(f"SET LOCAL search_path = {schema}, pg_catalog")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS migration (package text NOT NULL, number integer NOT NULL, name text NOT NULL,"
-            " checksum text NOT NULL, applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, number))"
-        )
+        if not there:
+            await connection.execute(
+                "CREATE TABLE migration (package text NOT NULL, number integer NOT NULL, name text NOT NULL,"
+                " checksum text NOT NULL, applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, number))"
+            )
         done = {
             (r["package"], r["number"]): r["checksum"]
             for r in await connection.fetch("SELECT package, number, checksum FROM migration")
@@ -92,4 +96,6 @@ async def migrate(
                         migration.name,
                         migration.checksum,
                     )
+        if not check:
+            await grant(connection, schema)
         return applied

@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from deploy.cli.books import Account, Hop, differing, telling, unlike
 from deploy.cli.doctor import Verdict, keys, python, swap_years
+from deploy.cli.main import app
 from deploy.demo.day import live_day
 from deploy.demo.play import chains_of, resolve
 from deploy.logfile import LogFolder
 from deploy.state import FolderLock, Ports, State, read_state
+from deploy.version import commit_of
 from shared.security.keys import load_keys
 
 HOUR = {"keys": 2, "events": 5, "digest": "17"}
@@ -54,6 +58,21 @@ def test_a_parked_event_or_an_untold_act_is_not_reconciled() -> None:
 
 def test_a_hop_is_shown_with_from_and_to() -> None:
     assert hop().as_dict()["from"] == "intake"
+
+
+# -- version
+
+
+def test_the_version_names_the_commit_of_a_checkout(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["--version"])
+    assert said.exit_code == 0
+    assert re.fullmatch(r"lienthong \d+\.\d+\.\d+\S*( \([0-9a-f]{7,}(-dirty)?\))?\n", said.output), said.output
+    assert (
+        commit_of('{"url": "https://x/y.git", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}}')
+        == "0123456789ab"
+    )
+    assert commit_of(json.dumps({"url": tmp_path.as_uri(), "dir_info": {}})) is None  # no checkout
+    assert commit_of(None) is None
 
 
 # -- doctor

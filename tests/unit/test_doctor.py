@@ -60,6 +60,11 @@ def authority(folder: Path, days: int) -> Path:
     return folder / "ca.pem"
 
 
+def in_vietnamese(code: str) -> str:
+    """As glibc orders text in a language: letters and digits first, whatever their case."""
+    return "".join(character for character in code.lower() if character.isalnum())
+
+
 PLANTED: dict[str, Callable[[Path], list[Finding]]] = {
     "an old Python": lambda _: [doctor.python((3, 10, 2))],
     "no signing key": lambda folder: keys_without(folder, "site.pem"),
@@ -82,6 +87,8 @@ PLANTED: dict[str, Callable[[Path], list[Finding]]] = {
     "synchronous_commit off": lambda _: doctor.postgres(POSTGRES | {"synchronous_commit": "off"}),
     "autovacuum off": lambda _: doctor.postgres(POSTGRES | {"autovacuum": "off"}),
     "a database that knows no Vietnamese": lambda _: doctor.postgres(POSTGRES | {"server_encoding": "SQL_ASCII"}),
+    "a log that its service may rewrite": lambda _: [doctor.append_only(["intake.event"])],
+    "a language's order of codes": lambda _: [doctor.collation("vi_VN.UTF-8", sorted(doctor.CODES, key=in_vietnamese))],
     "too few connections": lambda _: doctor.postgres(POSTGRES | {"max_connections": "20"}),
     "no synchronous standby": lambda _: [doctor.standby(0)],
     "swapped working days not known from 1 November": lambda _: [doctor.swap_years({2026}, date(2026, 11, 1))],
@@ -122,6 +129,8 @@ def test_what_is_well_is_found_well(tmp_path: Path) -> None:
         doctor.metrics_door(Settings(metrics_token=SecretStr("x")), {"intake": "http://10.0.0.5:8001"}),
         doctor.certificate(authority(tmp_path, 90), NOW),
         *doctor.postgres(POSTGRES),
+        doctor.append_only([]),
+        doctor.collation("C", sorted(doctor.CODES)),
         doctor.standby(1),
         doctor.swap_years({2026}, date(2026, 10, 31)),
         doctor.same_site("H55", "H55"),
