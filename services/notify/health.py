@@ -67,6 +67,36 @@ class Health:
 
 
 @dataclass(slots=True)
+class Outage:
+    """A carrier that has taken nothing for `patience` is down, and is asked again every `again`. Seconds.
+
+    Orders are few and wait for days: a share of calls over a minute says nothing of a carrier, a quarter of an hour does.
+    """
+
+    patience: float
+    again: float
+    _since: float | None = None
+    _failed_at: float = 0.0
+
+    def note(self, now: float, *, took: bool) -> None:
+        """A call has ended. A recipient's fault is a call that went well."""
+        if took:
+            self._since = None
+            return
+        if self._since is None or now - self._failed_at > self.patience:  # what it was like in between nobody knows
+            self._since = now
+        self._failed_at = now
+
+    def down(self, now: float) -> bool:
+        """False also when it is time to see whether it is back."""
+        return (
+            self._since is not None
+            and self._failed_at - self._since >= self.patience
+            and now - self._failed_at < self.again
+        )
+
+
+@dataclass(slots=True)
 class Pace:
     """At most `per_second` calls begin within any second (below one a second: one in so many seconds)."""
 

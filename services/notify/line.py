@@ -52,12 +52,17 @@ class _Reading:
         self.status: int | None = None
         self.body = bytearray()
         self.complete = False
+        self.more = False  # than was asked for: another answer behind the first
+
+    def on_message_begin(self) -> None:
+        self.more = self.complete
 
     def on_headers_complete(self) -> None:
-        self.status = self.parser.get_status_code()
+        if not self.complete:
+            self.status = self.parser.get_status_code()
 
     def on_body(self, piece: bytes) -> None:
-        if len(self.body) < MOST_OF_A_BODY:
+        if not self.complete and len(self.body) < MOST_OF_A_BODY:
             self.body += piece[: MOST_OF_A_BODY - len(self.body)]
 
     def on_message_complete(self) -> None:
@@ -121,7 +126,8 @@ class Line:
     async def _connected(self) -> _Streams:
         while self._idle:
             since, streams = self._idle.pop()
-            if time.monotonic() - since < KEPT_IDLE and not streams[0].at_eof() and not streams[1].is_closing():
+            quiet = not streams[0].at_eof() and not streams[1].is_closing() and not _came(streams[0])
+            if time.monotonic() - since < KEPT_IDLE and quiet:
                 return streams
             streams[1].transport.abort()
         try:
@@ -141,11 +147,22 @@ class Line:
             async with asyncio.timeout(BODY_WITHIN):
                 while not reading.complete and len(reading.body) < MOST_OF_A_BODY:
                     reading.parser.feed_data(await _some(reader))
-        return reading.complete and bool(reading.parser.should_keep_alive())
+        return reading.complete and not reading.more and bool(reading.parser.should_keep_alive())
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop()[1][1].transport.abort()
+
+
+def _came(reader: asyncio.StreamReader) -> bool:
+    """Whether something has come that nobody asked for: it would be taken for the next answer. Nothing is waited for."""
+    reading = reader.read(1)
+    try:
+        reading.send(None)
+    except StopIteration:
+        return True
+    reading.close()
+    return False
 
 
 async def _some(reader: asyncio.StreamReader) -> bytes:

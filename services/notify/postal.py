@@ -5,6 +5,7 @@
 A carrier's event that comes late or twice changes nothing: an order only moves on.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -23,6 +24,7 @@ from shared.contracts.events import (
     PostalOrdered,
     PostalReturned,
 )
+from shared.directory.bundle import CarrierEntry
 
 Kind = Literal["collect", "deliver"]
 PostalState = Literal["planned", "ordered", "collected", "in-transit", "delivered", "returned", "cancelled"]
@@ -41,7 +43,8 @@ _RANK: Final[dict[PostalState, int]] = {
 @dataclass(frozen=True, slots=True)
 class Order:
     """One order. `notice`: the letter that it carries, if it is one; its id is then the notice's. `track_at`: when its
-    carrier is asked next what became of it; `polls`: how often it was asked since something had changed."""
+    carrier is asked next what became of it; `polls`: how often it was asked since something had changed; `unsure`: an answer
+    of its carrier never came."""
 
     id: UUID
     dossier: str
@@ -62,6 +65,7 @@ class Order:
     changed_at: datetime | None = None
     track_at: datetime | None = None
     polls: int = 0
+    unsure: bool | None = None
 
     @property
     def open(self) -> bool:
@@ -82,6 +86,16 @@ def wanted(data: DossierEvent, dossier: Dossier) -> tuple[Kind, int] | None:
         case DossierSubmitted(channel="postal", previous=None):
             return "collect", 0
     return None
+
+
+def carrier_of(
+    carriers: Sequence[CarrierEntry], serving: Sequence[CarrierEntry], bound: str | None, down: Collection[str]
+) -> CarrierEntry | None:
+    """Who is given an order: the carrier that may have it already (`bound`) while the bundle has it; else the first that
+    serves and is not down. If all are down nothing is changed: it may be our own line."""
+    if bound is not None and (own := next((each for each in carriers if each.name == bound), None)) is not None:
+        return own
+    return next((each for each in serving if each.name not in down), next(iter(serving), None))
 
 
 OrderStep = tuple[Order, tuple[PostalEvent, ...]]

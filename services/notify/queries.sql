@@ -263,13 +263,13 @@ WHERE notice = ANY ($1::uuid[]) AND state = 'planned'
 -- name: orders_move
 UPDATE notify.postal_order o SET state = u.state, due = u.due, in_flight = u.in_flight, rounds = u.rounds,
     next_at = u.next_at, amount = u.amount, reason = u.reason, changed_at = u.changed_at, track_at = u.track_at,
-    polls = u.polls
+    polls = u.polls, unsure = u.unsure
 FROM jsonb_populate_recordset(NULL::notify.postal_order, $1) u
 WHERE o.id = u.id
 
 -- name: orders_due
 -- With what opens to the address: a letter's own content, else the contact.
-SELECT o.id, o.dossier, o.agency, o.kind, o.fee_to_collect, o.planned_at, o.notice, o.contact_ref,
+SELECT o.id, o.dossier, o.agency, o.kind, o.carrier, o.unsure, o.fee_to_collect, o.planned_at, o.notice, o.contact_ref,
        coalesce(n.nonce, c.nonce) AS nonce, coalesce(n.ciphertext, c.ciphertext) AS ciphertext,
        coalesce(n.wrapped, c.wrapped) AS wrapped, c.contact_ref IS NOT NULL AS known
 FROM notify.postal_order o
@@ -278,9 +278,12 @@ FROM notify.postal_order o
 WHERE o.due OR o.next_at <= $1 ORDER BY o.id LIMIT $2
 
 -- name: orders_begin
-UPDATE notify.postal_order o SET due = false, next_at = NULL, in_flight = true, mark = $2, carrier = $3
-WHERE o.id = ANY ($1::uuid[]) AND (o.due OR o.next_at IS NOT NULL) AND o.state = 'planned'
-RETURNING o.id
+-- $3: whom they go to; $4: by how much that carrier's charge is more than that of the one before.
+UPDATE notify.postal_order o SET due = false, next_at = NULL, in_flight = true, mark = $2, carrier = $3,
+    fee_to_collect = o.fee_to_collect + u.more
+FROM unnest($1::uuid[], $4::bigint[]) AS u (id, more)
+WHERE o.id = u.id AND (o.due OR o.next_at IS NOT NULL) AND o.state = 'planned'
+RETURNING o.id, o.fee_to_collect
 
 -- name: orders_in_flight
 SELECT id, dossier, carrier, mark FROM notify.postal_order WHERE in_flight ORDER BY id

@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from services.notify.handlers import CONTACT_TOPIC, Handlers
-from services.notify.health import Health, Pace, Purse, choose, order_of
+from services.notify.health import Health, Outage, Pace, Purse, choose, order_of
 from services.notify.line import Line
 from services.notify.notice import (
     NoAnswer,
@@ -37,7 +37,7 @@ from services.notify.notice import (
     quiet_until,
     undeliverable,
 )
-from services.notify.postal import Order, OrderStep, ordered, refused
+from services.notify.postal import Order, OrderStep, carrier_of, ordered, refused
 from services.notify.providers import Caller, File, Http, Kannel, Sms, secret_of
 from services.notify.settings import NotifySettings
 from services.notify.store import Store
@@ -110,6 +110,7 @@ class Sender:
         self._opted_out: frozenset[str] = frozenset()
         self._opt_outs_mark = ""
         self._skew: float | None = None  # the wall clock's distance from the one that only goes forward
+        self._outages: dict[str, Outage] = {}  # of the carriers
         self._pauses = Pauses(timedelta(seconds=settings.retry_first), timedelta(seconds=settings.retry_most))
         self._ways: dict[str, Line] = {}  # by URL
         self.active = False
@@ -573,7 +574,15 @@ class Sender:
             await self._record()
         orders = await connection.fetch(self._store.queries["orders_in_flight"])
         in_file = await asyncio.to_thread(_written, File(self._settings.postal_file), orders)
-        outcomes = {row["id"]: Taken() if row["id"] in in_file else NotTaken("not-written") for row in orders}
+        files = {carrier.name for carrier in self._service.directory.current.carriers if carrier.kind == "file"}
+        outcomes: dict[UUID, Outcome] = {
+            row["id"]: Taken()
+            if row["id"] in in_file
+            else NotTaken("not-written")
+            if row["carrier"] in files
+            else NoAnswer("cut-off")
+            for row in orders
+        }
         await self._record_orders(orders, outcomes)
         if rows or orders:
             log.info("attempts-recovered", service="notify", count=len(rows) + len(orders))
@@ -624,32 +633,42 @@ class Sender:
     # -- the post
 
     async def _post(self, now: datetime) -> None:
-        """Hands each order to the carrier that the bundle has for its agency and kind. A carrier takes an order's id once:
-        an unknown outcome is repeated under it."""
+        """Hands each order to the carrier that the bundle has for its agency and kind; while that one is down for long, to the
+        next that serves them. A carrier takes an order's id once: an unknown outcome is repeated under it, and by no other."""
         directory = self._service.directory.current
         async with self._service.pool.acquire() as connection:
             rows = await connection.fetch(self._store.queries["orders_due"], now, CLAIM)
+        clock = asyncio.get_running_loop().time()
+        down = {name for name, outage in self._outages.items() if outage.down(clock)}
         by_carrier: dict[str, tuple[CarrierEntry, list[Any]]] = {}
         for row in rows:
-            if (carrier := directory.carrier_for(row["agency"], row["kind"])) is not None:
+            serving = directory.carriers_for(row["agency"], row["kind"])
+            bound = row["carrier"] if row["unsure"] else None
+            if (carrier := carrier_of(directory.carriers, serving, bound, down)) is not None:
                 by_carrier.setdefault(carrier.name, (carrier, []))[1].append(row)
         for carrier, of_it in by_carrier.values():
             await self._hand_over(carrier, of_it, now)
 
     async def _hand_over(self, carrier: CarrierEntry, rows: Sequence[Any], now: datetime) -> None:
+        charges = {each.name: each.charge for each in self._service.directory.current.carriers}
+        # A letter has nothing to collect; of a carrier that is gone nobody knows what it would have charged.
+        more = [
+            0 if row["notice"] is not None else carrier.charge - charges.get(row["carrier"], carrier.charge)
+            for row in rows
+        ]
         async with self._service.pool.acquire() as connection:
             file = File(self._settings.postal_file) if carrier.kind == "file" else None
             mark = file.end() if file is not None else None
             begun = await connection.fetch(
-                self._store.queries["orders_begin"], [row["id"] for row in rows], mark, carrier.name
+                self._store.queries["orders_begin"], [row["id"] for row in rows], mark, carrier.name, more
             )
-        ours = {row["id"] for row in begun}
+        fees = {row["id"]: row["fee_to_collect"] for row in begun}
         outcomes: dict[UUID, Outcome] = {}
         documents: dict[UUID, dict[str, Any]] = {}
         for row in rows:
-            if row["id"] not in ours:
+            if row["id"] not in fees:
                 continue
-            document = self._order_document(row, now)
+            document = self._order_document(row, fees[row["id"]], now)
             if isinstance(document, NotTaken | Refused):
                 outcomes[row["id"]] = document
             else:
@@ -659,9 +678,14 @@ class Sender:
         else:
             way, few = Http(self._way(carrier.url), self._settings.call_timeout), asyncio.Semaphore(ORDERS_AT_ONCE)
 
+            outage = self._outages.setdefault(
+                carrier.name, Outage(self._settings.carrier_patience, self._settings.carrier_again)
+            )
+
             async def hand_over(key: UUID, document: dict[str, Any]) -> None:
                 async with few:
-                    outcomes[key] = await way.post(document)
+                    outcome = outcomes[key] = await way.post(document)
+                outage.note(asyncio.get_running_loop().time(), took=isinstance(outcome, Taken | Refused))
 
             await asyncio.gather(*(hand_over(key, document) for key, document in documents.items()))
         await self._record_orders([row for row in rows if row["id"] in outcomes], outcomes)
@@ -700,7 +724,7 @@ class Sender:
             *(ask(carriers[name], key) for name, key in asked if name in carriers and carriers[name].track_url)
         )
 
-    def _order_document(self, row: Any, now: datetime) -> dict[str, Any] | NotTaken | Refused:
+    def _order_document(self, row: Any, fee: int, now: datetime) -> dict[str, Any] | NotTaken | Refused:
         """What the carrier is told: who sends, who receives, the agency, the dossier, the fee to collect."""
         if not row["known"]:
             waited = now - row["planned_at"] > timedelta(seconds=self._settings.contact_wait)
@@ -723,7 +747,7 @@ class Sender:
             "agency": row["agency"],
             "from": sender,
             "to": receiver,
-            "fee_to_collect": row["fee_to_collect"],
+            "fee_to_collect": fee,
             "at": _now().astimezone(LOCAL_ZONE).isoformat(timespec="milliseconds"),
         }
         return document | ({"text": content["text"]} if "text" in content else {})
@@ -742,9 +766,11 @@ class Sender:
                     return replace(taken, track_at=now + first_look if order.carrier in tracked else None), events
                 case Refused(reason):
                     return refused(order, reason, now)
-                case NotTaken(reason) | NoAnswer(reason):
+                case (NotTaken(reason) | NoAnswer(reason)) as outcome:
                     later = now + self._pauses.after(order.rounds)
-                    return replace(order, in_flight=False, rounds=order.rounds + 1, next_at=later, reason=reason), ()
+                    unsure = order.unsure or isinstance(outcome, NoAnswer)
+                    again = replace(order, rounds=order.rounds + 1, next_at=later, reason=reason, unsure=unsure)
+                    return replace(again, in_flight=False), ()
 
         def of_letter(order: Order, letter: Notice) -> Step:
             match order.state:

@@ -37,5 +37,7 @@ class NotifySettings(Settings):
     )
     track_first: float = Field(900.0, gt=0, description="A carrier is asked for an order after so long; it doubles.")
     track_most: float = Field(21600.0, gt=0, description="The longest pause between two questions for an order.")
+    carrier_patience: float = Field(900.0, gt=0, description="A carrier that takes nothing for so long is passed by.")
+    carrier_again: float = Field(300.0, gt=0, description="A carrier that was passed by is asked again after so long.")
     health_back: float = Field(300.0, gt=0, description="Over which a provider that was unhealthy gets its turns back.")
     sender_poll: float = Field(1.0, gt=0, description="How long the sender sleeps when nothing wakes it.")

@@ -320,13 +320,17 @@ class Directory:
         return rules
 
     def carrier_for(self, agency: str, kind: Literal["collect", "deliver"]) -> CarrierEntry | None:
-        """Who fetches or brings for an agency: of the carriers that do it, the one that is nearest to it, of equals the first."""
+        """Who fetches or brings for an agency."""
+        return next(iter(self.carriers_for(agency, kind)), None)
+
+    def carriers_for(self, agency: str, kind: Literal["collect", "deliver"]) -> list[CarrierEntry]:
+        """The carriers that do it for an agency, the nearest to it first, equals as they are listed."""
         fitting = [
             (distance, place, carrier)
             for place, carrier in enumerate(self.carriers)
             if kind in carrier.kinds and (distance := self._distance(agency, carrier.agency)) is not None
         ]
-        return min(fitting, key=lambda each: each[:2])[2] if fitting else None
+        return [carrier for *_, carrier in sorted(fitting, key=lambda each: each[:2])]
 
     def notice_for(
         self, act: str, *, agency: str, procedure: str, return_by: str, day: date, channel: str | None = None

@@ -567,6 +567,74 @@ async def test_a_huge_body_is_cut_and_a_2xx_is_a_2xx(notify: RunningSite) -> Non
         assert len(sms.calls) == 1
 
 
+DRIP = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("hostility", "state"),
+    [
+        ("answers too late", "unknown"),
+        ("drips its head", "unknown"),
+        ("drips its body", "sent"),
+        ("sends a head without end", "unknown"),
+        ("says another id", "sent"),
+    ],
+)
+async def test_a_hostile_answer_is_one_call_and_one_answer(notify: RunningSite, hostility: str, state: str) -> None:
+    async with gateway() as first, gateway() as second:
+        known = asyncio.Event()
+
+        async def behave(document: dict[str, Any], call: int) -> Answer:
+            [writer] = first.writers
+            match hostility:
+                case "answers too late":
+                    await known.wait()
+                    return OK
+                case "says another id":
+                    return status(200, json.dumps({"id": str(uuid7()), "status": "queued"}).encode())
+                case "drips its body":
+                    writer.write(DRIP)
+                case "drips its head":
+                    for byte in DRIP[:-1]:
+                        writer.write(bytes([byte]))
+                        await writer.drain()
+                        await asyncio.sleep(0.02)  # its pace: the whole takes longer than a call may
+                case _:
+                    writer.write(DRIP[:17])
+                    while not known.is_set():
+                        writer.write(b"X-More: and more\r\n")
+                        await writer.drain()
+                        await asyncio.sleep(0.001)
+            return None
+
+        first.behave = behave
+        await load_bundle(notify, providers=[provider("a", first.url), provider("b", second.url)], quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0085")
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        [item] = await reach(notify, dossier.code, state)
+        known.set()
+        assert (item["provider"], len(first.calls), len(second.calls)) == ("a", 1, 0)
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones(notify: RunningSite, when: str) -> None:
+    async with gateway() as sms:
+        no = status(422, b'{"reason": "no such subscriber"}')
+        sms.answers(OK + status(503) if when == "at once" else OK, no)
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=None)
+        dossier, other = (Intake(notify, f"H55.242-301012-008{number}") for number in (6, 7))
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await reach(notify, dossier.code, "sent")
+        if when == "later":
+            for writer in sms.writers:
+                writer.write(OK)
+                await writer.drain()
+        await other.say(other.contact(**CANARY), other.received())
+        [item] = await reach(notify, other.code, "failed")
+        assert item["reason"] == "no such subscriber"
+        assert len(sms.calls) == 2
+
+
 async def test_receipts(notify: RunningSite) -> None:
     async with gateway() as sms:
         early: list[int] = []
@@ -1007,6 +1075,47 @@ async def test_a_carrier_is_asked_for_its_orders_in_its_own_words(notify: Runnin
     assert (await stranger.post(path, json={"note": "x"})).status_code == 404
     assert (await desk.post(path, json={"note": "đã gọi điện"})).status_code == 200
     assert (await desk.get("/v1/postal-tasks")).json()["items"] == []
+
+
+@pytest.mark.parametrize("answer", [status(503), None], ids=["takes nothing", "answers nothing"])
+async def test_what_a_carrier_takes_not_goes_to_the_next_and_what_it_may_have_stays(
+    notify: RunningSite, answer: Answer
+) -> None:
+    settings = notify.services["notify"].settings
+    assert isinstance(settings, NotifySettings)
+    settings.carrier_patience, settings.carrier_again = 0.3, 600.0
+    async with gateway() as first, gateway() as second:
+
+        async def behave(document: dict[str, Any], call: int) -> Answer:
+            return answer
+
+        first.behave = behave
+        carriers = [
+            {"name": "vnpost", "kind": "http", "url": first.url, "charge": 30000},
+            {"name": "other", "kind": "http", "url": second.url, "charge": 20000},
+        ]
+        await load_bundle(notify, carriers=carriers, quiet_hours=None)
+        dossier = Intake(notify, "H55.242-301012-0141")
+        await dossier.say(
+            dossier.contact(**CANARY),
+            dossier.received(return_by="postal", fee=50000),
+            dossier.started(),
+            dossier.resolved(),
+        )
+        if answer is None:
+            await notify.until(lambda: len(first.calls) >= 4)  # under its id, by which a carrier takes an order once
+            first.behave = first._well
+        types = [each for each in await said(notify, dossier.code, 5) if each.startswith("postal.")]
+        assert types == ["postal.ordered"]
+        [order] = (await notify.client("notify").get("/v1/postal-orders", params={"dossier": dossier.code})).json()[
+            "items"
+        ]
+        assert {call["id"] for call in first.calls} == {order["id"]}
+        if answer is None:
+            assert (order["carrier"], order["fee_to_collect"], second.calls) == ("vnpost", 80000, [])
+        else:
+            assert (order["carrier"], order["fee_to_collect"]) == ("other", 70000)
+            assert [(call["id"], call["fee_to_collect"]) for call in second.calls] == [(order["id"], 70000)]
 
 
 async def test_the_days_papers_for_the_carrier(notify: RunningSite) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from services.notify.notice import Dossier
-from services.notify.postal import Order, PostalState, moved, ordered, refused, wanted
+from services.notify.postal import Order, PostalState, carrier_of, moved, ordered, refused, wanted
 from shared.contracts.codes import uuid7
 from shared.contracts.events import DossierResolved, DossierSubmitted
+from shared.directory.bundle import CarrierEntry
 
 NOW = datetime(2026, 10, 12, 3, 0, tzinfo=UTC)
 BASE: dict[str, Any] = {
@@ -71,3 +72,22 @@ def test_a_report_may_be_quicker_than_the_carriers_answer() -> None:
     after, events = moved(order(), "in-transit", amount=None, reason=None, at=NOW)
     assert (after.state, [e.short for e in events]) == ("in-transit", ["postal.ordered", "postal.in-transit"])
     assert ordered(after, NOW)[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("bound", "down", "expected"),
+    [
+        (None, set(), "a"),
+        (None, {"a"}, "b"),
+        (None, {"a", "b"}, "a"),  # all are down: nothing is changed
+        ("a", {"a"}, "a"),  # it may have the order
+        ("c", set(), "c"),  # also when it no longer serves
+        ("gone", {"a"}, "b"),
+    ],
+)
+def test_who_is_given_an_order(bound: str | None, down: set[str], expected: str) -> None:
+    carriers = [CarrierEntry(name=name, kind="file") for name in ("a", "b", "c")]
+    found = carrier_of(carriers, carriers[:2], bound, down)
+    assert found is not None
+    assert found.name == expected
+    assert carrier_of([], [], bound, down) is None

@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import date
 
-from services.notify.health import Health, Pace, Purse, choose, order_of
+from services.notify.health import Health, Outage, Pace, Purse, choose, order_of
 from shared.directory.bundle import BudgetEntry, ProviderEntry
 
 
@@ -114,3 +114,25 @@ def test_a_days_budget_binds_the_agency_and_all_below_it() -> None:
     assert not purse.affords([province], 1)
     purse.turn(date(2026, 10, 11))
     assert purse.affords([province], 5)
+
+
+def test_a_carrier_that_takes_nothing_for_long_is_passed_by_and_asked_again() -> None:
+    outage = Outage(patience=900, again=300)
+    for at in (0, 45, 600, 899):
+        outage.note(at, took=False)
+        assert not outage.down(at)
+    outage.note(900, took=False)
+    assert outage.down(900)
+    assert outage.down(1199)
+    assert not outage.down(1200)  # time to see whether it is back
+    outage.note(1200, took=False)
+    assert outage.down(1200)
+    outage.note(1500, took=True)
+    assert not outage.down(1500)
+
+
+def test_two_failures_far_apart_are_no_outage() -> None:
+    outage = Outage(patience=900, again=300)
+    outage.note(0, took=False)
+    outage.note(5000, took=False)
+    assert not outage.down(5000)
