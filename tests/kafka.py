@@ -5,6 +5,7 @@ Needs Java 17 and Maven. The jars are fetched once into a cache folder (LIENTHON
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,8 @@ from uuid import uuid4
 
 from tests.ports import free_port
 
-VERSION = "4.3.0"
-
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-<modelVersion>4.0.0</modelVersion><groupId>vn.lienthong</groupId><artifactId>kafka</artifactId><version>1</version>
-<dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency>
-</dependencies></project>"""
+POM = Path(__file__).parent.parent / "deploy" / "kafka" / "pom.xml"
+VERSION = re.findall(r"<kafka.version>(.*)</kafka.version>", POM.read_text())[0]
 
 _LOG = """status = error
 appender.console.type = Console
@@ -68,9 +63,8 @@ def libraries() -> Path:
     done = home / "complete"
     if not done.exists():
         home.mkdir(parents=True, exist_ok=True)
-        (home / "pom.xml").write_text(_POM)
         subprocess.run(
-            ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"],
+            ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"],
             cwd=home,
             check=True,
         )

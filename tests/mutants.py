@@ -104,6 +104,11 @@ MUTANTS = (
         f"{INTEGRATION}/test_stats.py", "promise_8",
     ),
     Mutant(
+        8, "an answer mixes the figures from before a switch with those from after", "services/stats/store.py",
+        'isolation="repeatable_read", readonly=True', "readonly=True",
+        f"{INTEGRATION}/test_stats.py", "nobody_sees_half",
+    ),
+    Mutant(
         9, "after a crash the file is not looked up", "services/notify/sender.py",
         'outcome = Taken() if row["id"] in in_file else NotTaken("not-written")', 'outcome = NotTaken("not-written")',
         f"{INTEGRATION}/test_notify.py", "promise_9",

@@ -122,7 +122,7 @@ def plan(
         allowed |= subscriber_acls(bus, subscriber["code"], subscriber["topics"])
     ours = {f"User:{entry['user']}" for entry in access().values()}
     have = {a for a in acls or () if a.principal in ours or a.principal.startswith(f"User:{SUBSCRIBER_USER}")}
-    have = {a for a in have if a.resource != "topic" or a.name.startswith(bus.prefix)}
+    have = {a for a in have if a.name.startswith(bus.prefix)}  # the others are another site's, on the same bus
     return Plan(
         create=sorted(set(wanted) - set(topics)),
         repartition={name: n for name, n in sorted(wanted.items()) if topics.get(name, n) < n},

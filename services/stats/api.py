@@ -34,11 +34,11 @@ from services.stats.index766 import formulas_on, index766
 from services.stats.indicator import Period, half_up, last_instant, local_midnight, month_of
 from services.stats.pages import dossiers_page, report_page
 from services.stats.published import SCHEDULE, Wanted, heading, heading_of, publish
-from services.stats.rebuild import rebuild
+from services.stats.rebuild import Source, rebuild
 from services.stats.session import LoginNeeded, Visits
 from services.stats.settings import StatsSettings
 from services.stats.sheet import XLSX_TYPE, as_xlsx
-from services.stats.store import By, Channel, Question, Store
+from services.stats.store import By, Channel, Question, Store, at_one_instant
 from shared.contracts.codes import Instant, Name, local_day
 from shared.directory.directory import Directory, UnknownAgency
 from shared.security.access import scope_of
@@ -281,7 +281,9 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         """The indicators of an agency over a period, as of an instant, as known at an instant."""
         question = await asked(who, period)
         async with service.pool.acquire() as connection:
-            numbers = await indicators(store, connection, question)
+            async with at_one_instant(connection):
+                numbers = await indicators(store, connection, question)
+                complete = await fresh(connection)
             await note(connection, period, question)
             return {
                 "agency": period.agency,
@@ -290,7 +292,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
                 "as_of": local_text(question.period.judged),
                 "known_at": local_text(question.known),
                 **numbers,
-                "freshness": await fresh(connection),
+                "freshness": complete,
             }
 
     @api.get("/v1/indicators/rolling", tags=["figures"])
@@ -310,7 +312,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         may_ask(who, agencies)
         now = datetime.now(UTC)
         question = Question(agencies, Period(now - WINDOWS[window], now), now, by, procedure, field, channel)
-        async with service.pool.acquire() as connection:
+        async with service.pool.acquire() as connection, at_one_instant(connection):
             return {
                 "agency": code,
                 "from": local_text(question.period.start),
@@ -433,7 +435,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         question = await asked(who, period)
         entry = directory().agency(period.agency)
         formulas = formulas_on(period.last)
-        async with service.pool.acquire() as connection:
+        async with service.pool.acquire() as connection, at_one_instant(connection):
             entered = await entered_counts(store, connection, question, period.first, period.last)
             return await own_index(
                 store, connection, question, formulas, code=entry.code, name=entry.name, entered=entered
@@ -464,7 +466,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         )
         question = await asked(who, period)
         before = replace(question, period=period_before(period.first, period.last))
-        async with service.pool.acquire() as connection:
+        async with service.pool.acquire() as connection, at_one_instant(connection):
             rows = await store.figures_by(connection, question, of)
             rows_before = await store.figures_by(connection, before, of)
         formulas = formulas_on(period.last)
@@ -488,7 +490,7 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
         period = Asked(agency, first, last, subtree)
         question = await asked(who, period)
         entry = directory().agency(period.agency)
-        async with service.pool.acquire() as connection:
+        async with service.pool.acquire() as connection, at_one_instant(connection):
             index = await own_index(
                 store,
                 connection,
@@ -631,10 +633,16 @@ def routes(service: Service, store: Store, settings: StatsSettings, topics: Sequ
             return await fresh(connection)
 
     @api.post("/v1/rebuild", tags=["operators"])
-    async def rebuild_now(who: Asking) -> dict[str, Any]:
-        """Promise 8: recomputes all figures from the owners' logs and names every difference."""
+    async def rebuild_now(
+        who: Asking,
+        source: Annotated[
+            Source, Query(alias="from", description="The owners' logs, or what the topics hold.")
+        ] = "log",
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Promise 8: recomputes all figures beside the live ones, names every difference, and switches in one step."""
         allow(who, Role.OPERATOR, Role.SERVICE)
-        return (await rebuild(service, store)).as_dict()
+        return (await rebuild(service, store, source=source, dry_run=dry_run)).as_dict()
 
     # -- pages
 

@@ -24,7 +24,7 @@ from services.stats.index766 import formulas_on
 from services.stats.indicator import Period, half_up, last_instant, local_midnight, month_of
 from services.stats.pages import templates
 from services.stats.settings import StatsSettings
-from services.stats.store import Question, Store
+from services.stats.store import Question, Store, at_one_instant
 from shared.contracts.codes import LOCAL_ZONE, local_day
 from shared.service import Service
 from shared.store.pool import Connection
@@ -106,7 +106,7 @@ class Dashboard:
         agencies = sorted(directory.agencies if whole else directory.scope(view.agency, not view.alone))
         group = 1 if view.exact else self._settings.group
         month, before = month_of(today), month_of(today.replace(day=1) - timedelta(days=1))
-        async with self._service.pool.acquire() as connection:
+        async with self._service.pool.acquire() as connection, at_one_instant(connection):
             blocks = []
             for title, since, until in spans(today):
                 question = Question(agencies, Period(local_midnight(since), min(now, last_instant(until))), now)

@@ -473,6 +473,45 @@ SELECT code FROM {schema}.dossier WHERE code = ANY ($1::text[]) AND confidential
 -- name: rebuild_table
 CREATE TEMP TABLE rebuilt_{table} (LIKE {schema}.{table}) ON COMMIT DELETE ROWS
 
+-- name: rebuild_staged
+CREATE TEMP TABLE staged_{table} (LIKE {schema}.{table})
+
+-- name: rebuild_staged_key
+-- What the switch replaces: the rows of these keys, table by table.
+CREATE TEMP TABLE staged_key (held text NOT NULL, key text NOT NULL, PRIMARY KEY (held, key))
+
+-- name: rebuild_staged_place
+-- The places at which they were folded, null where there was none; `head` and `recorded` are for a place that was lost.
+CREATE TEMP TABLE staged_place (
+    topic text NOT NULL, key text NOT NULL, sequence integer, head integer, recorded timestamptz, PRIMARY KEY (key, topic))
+
+-- name: rebuild_told
+-- What the topics hold; `data` is JSON.
+CREATE TEMP TABLE told (
+    family text NOT NULL, key text NOT NULL, sequence integer NOT NULL, id text NOT NULL, type text NOT NULL,
+    happened bigint NOT NULL, recorded bigint NOT NULL, mode text NOT NULL, data text NOT NULL,
+    PRIMARY KEY (key, sequence, family))
+
+-- name: rebuild_tell
+INSERT INTO told
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+                     $9::text[])
+ON CONFLICT DO NOTHING
+
+-- name: rebuild_told_page
+-- As a page of the log.
+SELECT '[' || coalesce(string_agg(line, ',' ORDER BY key, sequence, family), '') || ']'
+FROM (SELECT key, sequence, family,
+             '["' || family || '",' || to_json(key)::text || ',' || sequence || ',' || to_json(id)::text || ','
+             || to_json(type)::text || ',' || happened || ',' || recorded || ',' || to_json(mode)::text || ',' || data || ']' AS line
+      FROM told
+      WHERE family = ANY ($1::text[]) AND (key, sequence, family) > ($2, $3::int, $4)
+      ORDER BY key, sequence, family
+      LIMIT $5) page
+
+-- name: rebuild_places
+SELECT topic, key, sequence FROM {schema}.inbox JOIN unnest($1::text[], $2::text[]) AS w(topic, key) USING (topic, key)
+
 -- name: rebuild_put_dossier
 INSERT INTO rebuilt_dossier
 SELECT code, topic, agency, procedure, field, channel, state, confidential, began, acts::jsonb
@@ -492,13 +531,68 @@ SELECT DISTINCT key FROM (
     (SELECT {key}::text, r.* FROM rebuilt_{table} r
      EXCEPT ALL SELECT {key}::text, l.* FROM {schema}.{table} l WHERE {key} = ANY ($1))) d
 
--- name: rebuild_remove
-DELETE FROM {schema}.{table} WHERE {key} = ANY ($1)
-
--- name: rebuild_insert
-INSERT INTO {schema}.{table} SELECT * FROM rebuilt_{table} WHERE {key} = ANY ($1)
+-- name: rebuild_name
+-- How the rows of these keys differ: none live, none but live ones, or in which columns.
+WITH line AS (
+    SELECT {key}::text AS key, true AS live, to_jsonb(l) AS held FROM {schema}.{table} l WHERE {key} = ANY ($1)
+    UNION ALL SELECT {key}::text, false, to_jsonb(r) FROM rebuilt_{table} r WHERE {key} = ANY ($1)),
+cell AS (
+    SELECT line.key, c.key AS name FROM line, jsonb_each_text(held) c GROUP BY line.key, c.key, c.value
+    HAVING count(*) FILTER (WHERE live) <> count(*) FILTER (WHERE NOT live))
+SELECT key, CASE WHEN NOT bool_or(live) THEN 'missing' WHEN bool_and(live) THEN 'extra' ELSE 'different' END AS "is",
+       array(SELECT DISTINCT name FROM cell WHERE cell.key = line.key ORDER BY name) AS columns
+FROM line GROUP BY key ORDER BY key
 
 -- name: rebuild_foreign
 -- Dossiers that we hold and their owner has never said anything of, between two of the owner's keys.
 SELECT code FROM {schema}.dossier
 WHERE topic = $1 AND code > $2 AND ($3::text IS NULL OR code <= $3) AND code <> ALL ($4::text[])
+
+-- name: rebuild_stage_keys
+INSERT INTO staged_key SELECT $1, key FROM unnest($2::text[]) AS k(key) ON CONFLICT DO NOTHING
+
+-- name: rebuild_unstage
+DELETE FROM staged_{table} WHERE {key} = ANY ($1)
+
+-- name: rebuild_stage
+INSERT INTO staged_{table} SELECT * FROM rebuilt_{table} WHERE {key} = ANY ($1)
+
+-- name: rebuild_clear
+DELETE FROM rebuilt_{table}
+
+-- name: rebuild_note_places
+INSERT INTO staged_place SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[])
+ON CONFLICT (key, topic) DO UPDATE SET sequence = excluded.sequence, head = excluded.head, recorded = excluded.recorded
+
+-- name: rebuild_moved
+-- Keys whose events went on since they were folded.
+SELECT topic, key FROM staged_place s JOIN {schema}.inbox i USING (topic, key)
+WHERE i.sequence IS DISTINCT FROM s.sequence
+
+-- name: rebuild_lock
+-- In the order in which the consumer locks them: neither waits for the other for good.
+SELECT count(*) FROM (
+    SELECT FROM {schema}.inbox i JOIN staged_place s USING (topic, key) ORDER BY i.key, i.topic FOR UPDATE OF i) l
+
+-- name: rebuild_agencies
+-- Whose figures the switch moves.
+SELECT agency FROM {schema}.dossier
+WHERE code IN (SELECT key FROM staged_key WHERE held IN ('dossier', 'fact', 'extension', 'rating'))
+UNION SELECT agency FROM staged_dossier
+UNION SELECT agency FROM {schema}.leg_fact WHERE dossier IN (SELECT key FROM staged_key WHERE held = 'leg_fact')
+UNION SELECT agency FROM staged_leg_fact
+UNION SELECT unnest(ARRAY[from_agency, to_agency]) FROM {schema}.document_act
+      WHERE document IN (SELECT key FROM staged_key WHERE held = 'document_act')
+UNION SELECT unnest(ARRAY[from_agency, to_agency]) FROM staged_document_act
+
+-- name: rebuild_remove
+DELETE FROM {schema}.{table} WHERE {key} IN (SELECT key FROM staged_key WHERE held = '{table}')
+
+-- name: rebuild_insert
+INSERT INTO {schema}.{table} SELECT * FROM staged_{table}
+
+-- name: rebuild_adopted
+-- Places that were lost, and are still.
+SELECT topic, key, head, recorded FROM staged_place s
+WHERE head IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.inbox i WHERE i.topic = s.topic AND i.key = s.key)
+ORDER BY key, topic

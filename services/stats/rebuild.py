@@ -1,17 +1,22 @@
-"""Promise 8, rebuilt = live: all figures recomputed from the owners' logs, beside the live ones.
+"""Promise 8, rebuilt = live: all figures recomputed beside the live ones, compared with them, and switched in one step.
 
-A page of an owner's log at a time, in the order of its keys, so that memory is bounded and a dossier is whole: the page
-is folded by the very functions that the handlers use, copied into temporary tables, and compared there with the live
-rows of the same keys, whose places in the inbox are locked meanwhile. An event above a key's place has not been applied
-yet and is left to the consumer. What differs is named and replaced. Restatements are history and are not touched.
+What is recomputed comes from the owners' logs, or from what the topics still hold. A page at a time, in the order of the
+keys, so that memory is bounded and a dossier is whole: the page is folded by the very functions that the handlers use,
+copied into temporary tables, and compared there with the live rows and the inbox's places of one instant. Nobody is
+locked out meanwhile. An event above a key's place has not been applied yet and is left to the consumer.
+
+What differs stays beside, with the place that it belongs to. At the end one transaction locks the places of those keys,
+folds the ones again that have moved since, and puts all of it in place: whoever asks sees the figures from before or
+those from after. Restatements are history and are not touched.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -21,16 +26,20 @@ import structlog
 from services.stats.handlers import document_row, leg_act, petition_row
 from services.stats.indicator import Contradiction, Dossier, Event, LegAct, Progress, in_order, instant_of, micros
 from services.stats.store import Store, acts_json, columns, counted_row, dossier_row, fact_row, leg_rows, rating_row
+from shared.bus.whole import whole_topics
 from shared.service import Service
 from shared.store.inbox import Name, Place, PlaceMoved
+from shared.store.log import family
 from shared.store.pool import Connection
-from shared.store.room import RoomInPostgres
 
 log = structlog.get_logger("lienthong.stats")
 
 PAGE = 5000  # events
 BREATH = 200  # keys folded before other work has its turn
 NAMED = 1000  # differences that are named; the others are counted
+ROUNDS = 3  # in which what has moved is folded again before anything is locked
+FEW = 200  # keys that may be folded again while all are locked
+PATIENCE = 900.0  # seconds that a statement of the switch may take: it writes all that differs at once
 
 # Which owners say what; below, the tables that follow from it, each with the column of its key.
 STREAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -52,32 +61,41 @@ TABLES = {
 COPIES = "lienthong.copy.v1"
 FOREVER = datetime.max  # noqa: DTZ901 - how asyncpg writes infinity, also of aware columns
 
+Source = Literal["log", "topics"]
+
 
 @dataclass(slots=True)
 class Report:
-    """What a rebuild found. `differences` are {key, table}; a live row that differed has been replaced."""
+    """What a rebuild found. `differences` are {key, table, is, columns}: a live row is `missing`, `extra` or `different`.
 
+    `waiting`: keys of which nothing has been applied yet, and nothing need have been. `incomplete`: keys whose first
+    events the topics no longer hold: nothing can be said of them. `switched`: what differed has been replaced.
+    """
+
+    source: Source = "log"
     events: int = 0
     dossiers: int = 0
     differing: int = 0
-    differences: list[dict[str, str]] = field(default_factory=list)
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    waiting: int = 0
+    incomplete: int = 0
+    switched: bool = False
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {
+            "source": self.source,
             "events": self.events,
             "dossiers": self.dossiers,
             "equal": self.differing == 0,
             "differing": self.differing,
             "differences": self.differences,
+            "waiting": self.waiting,
+            "incomplete": self.incomplete,
+            "switched": self.switched,
             "seconds": round(self.seconds, 3),
             "events_per_second": round(self.events / self.seconds) if self.seconds else 0,
         }
-
-    def differ(self, table: str, keys: Sequence[str]) -> None:
-        self.differing += len(keys)
-        room = NAMED - len(self.differences)
-        self.differences += [{"key": key, "table": table} for key in sorted(keys)[:room]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,148 +108,366 @@ class Logged:
 
 
 Keys = dict[str, list[Logged]]
+Made = dict[str, list[tuple[Any, ...]]]  # rows by table
 
 
-async def rebuild(service: Service, store: Store) -> Report:
-    """Recomputes, compares and, where they differ, replaces. Raises ConnectionError when an owner does not answer."""
-    report, began = Report(), time.monotonic()
+async def rebuild(service: Service, store: Store, *, source: Source = "log", dry_run: bool = False) -> Report:
+    """Recomputes, compares and, where they differ, switches. Raises ConnectionError when an owner does not answer."""
+    began = time.monotonic()
     async with service.pool.acquire() as connection:
+        work = Rebuild(service, store, connection, source)
+        await work.begin()
+        await work.compare()
+        if work.report.differing and not dry_run:
+            await work.switch()
+        await work.end()
+    work.report.seconds = time.monotonic() - began
+    log.info("rebuilt", **{k: v for k, v in work.report.as_dict().items() if k != "differences"})
+    return work.report
+
+
+class Rebuild:
+    """One rebuild on one connection, whose temporary tables hold what is recomputed: `rebuilt_…` a page, `staged_…` all
+    that differs."""
+
+    def __init__(self, service: Service, store: Store, connection: Connection, source: Source = "log") -> None:
+        self._service, self._store, self._connection = service, store, connection
+        self.report = Report(source)
+
+    async def begin(self) -> None:
+        await self.end()
         for table in TABLES:
-            await connection.execute(f"DROP TABLE IF EXISTS pg_temp.rebuilt_{table}")
-            await connection.execute(store["rebuild_table"].replace("{table}", table))
+            await self._connection.execute(self._statement("rebuild_table", table))
+            await self._connection.execute(self._statement("rebuild_staged", table))
+        for name in ("rebuild_staged_key", "rebuild_staged_place"):
+            await self._connection.execute(self._store[name])
+        if self.report.source == "topics":
+            await self._connection.execute(self._store["rebuild_told"])
+            await self._take_topics()
+
+    async def end(self) -> None:
+        names = [f"{kind}_{table}" for table in TABLES for kind in ("rebuilt", "staged")]
+        for name in (*names, "staged_key", "staged_place", "told"):
+            await self._connection.execute(f"DROP TABLE IF EXISTS pg_temp.{name}")
+
+    # -- comparing
+
+    async def compare(self) -> None:
+        """Gathers beside the live figures all that differs from them."""
         for owner, topics in STREAMS:
             last = ""
-            async for keys in _whole_keys(service, owner, topics):
+            async for keys in self._whole_keys(owner, topics):
                 newest = next(reversed(keys)) if keys else None
-                await _page(service, store, connection, topics, keys, report)
-                if topics[0] in ("lienthong.dossier.v1", COPIES):
-                    await _foreign(service, store, connection, (topics[0], last, newest, list(keys)), report)
+                names = list(keys)
+                await self._page(topics, keys)
+                if self.report.source == "log" and topics[0] in ("lienthong.dossier.v1", COPIES):
+                    await self._foreign((topics[0], last, newest, names))
                 last = newest or last
+
+    async def _page(self, topics: Sequence[str], keys: Keys) -> None:
+        """One page at one instant: fold what has been applied, compare, and stage what differs."""
+        if not keys:
+            return
+        self.report.events += sum(map(len, keys.values()))
+        async with self._connection.transaction(isolation="repeatable_read"):
+            places = await self._places([(topic, key) for key in keys for topic in topics])
+            marks = await self._marks()
+            for key, logged in list(keys.items()):
+                if self.report.source == "topics" and not _complete(key, topics, logged, places):
+                    self.report.incomplete += 1
+                    del keys[key]
+                elif _behind(key, topics, logged, places):
+                    keys[key] = await self._again(topics, key)
+            lost = _lost(keys, places, marks)
+            self.report.waiting += sum(
+                all((e.topic, k) not in {*places, *lost} for e in told) for k, told in keys.items()
+            )
+            made = await _fold(keys, places, lost)
+            self.report.dossiers += len(made["dossier"])
+            staged = {key for _, key in lost}
+            self._differ([{"key": key, "table": "inbox", "is": "missing", "columns": []} for key in sorted(staged)])
+            for table, rows in made.items():
+                if named := _keys_of(table, topics, keys):
+                    await self._put(table, rows)
+                    staged |= await self._differing(table, named)
+            await self._note_places(topics, keys, places, lost, staged)
+
+    def _differ(self, differences: Sequence[dict[str, Any]]) -> None:
+        self.report.differing += len(differences)
+        self.report.differences += differences[: max(0, NAMED - len(self.report.differences))]
+
+    async def _differing(self, table: str, keys: list[str]) -> set[str]:
+        """Names and stages the keys of a table whose rows beside are not the live ones."""
+        found = await self._connection.fetch(self._statement("rebuild_compare", table), keys)
+        differing = sorted(row["key"] for row in found)
+        if differing:
+            room = max(0, NAMED - len(self.report.differences))
+            told = await self._connection.fetch(self._statement("rebuild_name", table), differing[:room])
+            self.report.differences += [
+                {"key": r["key"], "table": table, "is": r["is"], "columns": r["columns"]} for r in told
+            ]
+            self.report.differing += len(differing)
+            await self._stage(table, differing)
+        return set(differing)
+
+    async def _foreign(self, span: tuple[str, str, str | None, list[str]]) -> None:
+        """Stages without rows what we hold of dossiers that their owner has never heard of, between two of its keys.
+
+        `span`: the topic, the key before, the last key (None: to the end), and the keys that the owner has said.
+        """
+        rows = await self._connection.fetch(self._store["rebuild_foreign"], *span)
+        # One that came since the page was read is known to its owner by now.
+        codes = [row["code"] for row in rows if not await self._service.ask_owner(span[0], row["code"], 0)]
+        if codes:
+            for table in ("dossier", "fact", "extension", "rating"):
+                await self._stage(table, codes)
+            places = await self._places([(span[0], code) for code in codes])
+            await self._note_places([span[0]], {code: [] for code in codes}, places, set(), set(codes))
+            self._differ([{"key": code, "table": "dossier", "is": "extra", "columns": []} for code in sorted(codes)])
+
+    # -- switching
+
+    async def switch(self) -> None:
+        """Puts all that differs in place at once."""
+        for _ in range(ROUNDS):
+            async with self._connection.transaction():
+                moved = await self._connection.fetch(self._store["rebuild_moved"])
+                if len(moved) <= FEW:
+                    break
+                await self._fold_again(moved)
+        while not self.report.switched:
+            try:
+                async with self._connection.transaction():
+                    await self._switch()
+                self.report.switched = True
+            except PlaceMoved:
+                continue  # the consumer met a key for the first time at the same moment
+
+    async def _switch(self) -> None:
+        await self._connection.execute(self._store["rebuild_lock"], timeout=PATIENCE)
+        moved = await self._connection.fetch(self._store["rebuild_moved"])
+        await self._fold_again(moved)
+        agencies = [row["agency"] for row in await self._connection.fetch(self._store["rebuild_agencies"])]
         for table in TABLES:
-            await connection.execute(f"DROP TABLE pg_temp.rebuilt_{table}")
-    report.seconds = time.monotonic() - began
-    log.info("rebuilt", **{k: v for k, v in report.as_dict().items() if k != "differences"})
-    return report
-
-
-async def _whole_keys(service: Service, owner: str, topics: Sequence[str]) -> AsyncIterator[Keys]:
-    """The owner's log by keys, a page at a time; a key that a page cuts comes with the next one. The last has none."""
-    held: Keys = {}
-    after = ("", 0, "")
-    following = asyncio.ensure_future(_read(service, owner, topics, after))
-    try:
-        while True:
-            page = await following
-            if len(page) == PAGE:
-                after = (page[-1][1], page[-1][2], page[-1][0])
-                following = asyncio.ensure_future(_read(service, owner, topics, after))
-            for family, key, sequence, identity, kind, happened, recorded, mode, data in page:
-                event = Event(kind, identity, happened, recorded, mode, data)
-                held.setdefault(key, []).append(Logged(f"lienthong.{family}.v1", sequence, event))
-            if len(page) < PAGE:
-                yield held
-                if held:
-                    yield {}
-                return
-            cut, rest = held.popitem()
-            if held:
-                yield held
-            held = {cut: rest}
-    finally:
-        following.cancel()
-
-
-async def _read(service: Service, owner: str, topics: Sequence[str], after: tuple[str, int, str]) -> list[list[Any]]:
-    key, sequence, family = after
-    try:
-        answer = await service.http.get(
-            f"{service.settings.url_of(owner)}/v1/log",
-            params={
-                "topics": ",".join(topics),
-                "after_key": key,
-                "after_sequence": sequence,
-                "after_family": family,
-                "limit": PAGE,
-            },
-            headers=service.service_token(),
-            timeout=60.0,
+            await self._connection.execute(self._statement("rebuild_remove", table), timeout=PATIENCE)
+        for table in TABLES:
+            await self._connection.execute(self._statement("rebuild_insert", table), timeout=PATIENCE)
+        rows = await self._connection.fetch(self._store["rebuild_adopted"])
+        written = await self._connection.fetch(
+            self._service.store_queries["places_new"],
+            *columns([(r["topic"], r["key"], r["head"], r["recorded"], None) for r in rows], 5),
         )
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        raise ConnectionError(f"{owner} does not answer: {type(error).__name__}") from error
-    items: list[list[Any]] = orjson.loads(answer.content)
-    return items
+        if len(written) < len(rows):
+            raise PlaceMoved
+        if agencies:
+            await self._connection.execute(self._store["moved_put"], agencies)
 
+    async def _fold_again(self, moved: Sequence[Any]) -> None:
+        """Stages keys anew that have moved since they were compared; nothing above their places of now is folded."""
+        for _, topics in STREAMS:
+            names = sorted({row["key"] for row in moved if row["topic"] in topics})
+            if not names:
+                continue
+            places = await self._places([(topic, key) for key in names for topic in topics])
+            keys = {key: await self._again(topics, key) for key in names}
+            lost = _lost(keys, places, await self._marks())
+            for table, rows in (await _fold(keys, places, lost)).items():
+                if named := _keys_of(table, topics, keys):
+                    await self._connection.execute(self._statement("rebuild_clear", table))
+                    await self._put(table, rows)
+                    await self._stage(table, named)
+            await self._note_places(topics, keys, places, lost, set(names))
 
-async def _page(
-    service: Service, store: Store, connection: Connection, topics: Sequence[str], keys: Keys, report: Report
-) -> None:
-    """One page: fold what has been applied, compare, replace what differs."""
-    if not keys:
-        return
-    report.events += sum(map(len, keys.values()))
-    while True:
+    # -- the tables beside
+
+    async def _put(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of a page, beside the live ones."""
+        if not rows:
+            return
+        if table in ("dossier", "leg"):  # COPY has no JSON
+            await self._connection.execute(self._store[f"rebuild_put_{table}"], *columns(rows, len(rows[0])))
+        else:
+            await self._connection.copy_records_to_table(f"rebuilt_{table}", records=rows, schema_name="pg_temp")
+
+    async def _stage(self, table: str, keys: Sequence[str]) -> None:
+        """Keeps what the page has of these keys for the switch, in place of what was kept of them before."""
+        await self._connection.execute(self._store["rebuild_stage_keys"], table, list(keys))
+        await self._connection.execute(self._statement("rebuild_unstage", table), list(keys))
+        await self._connection.execute(self._statement("rebuild_stage", table), list(keys))
+
+    async def _note_places(
+        self,
+        topics: Sequence[str],
+        keys: Mapping[str, Sequence[Logged]],
+        places: Mapping[Name, Place],
+        lost: AbstractSet[Name],
+        staged: AbstractSet[str],
+    ) -> None:
+        """Remembers the places at which these keys were folded; what was lost gets the place of its last event."""
+        rows = []
+        for key in sorted(staged):
+            for topic in topics:
+                place = places.get((topic, key))
+                last = (
+                    next(each for each in reversed(keys[key]) if each.topic == topic) if (topic, key) in lost else None
+                )
+                head = (None, None) if last is None else (last.sequence, instant_of(last.event.recorded))
+                rows.append((topic, key, None if place is None else place.sequence, *head))
+        if rows:
+            await self._connection.execute(self._store["rebuild_note_places"], *columns(rows, 5))
+
+    def _statement(self, name: str, table: str) -> str:
+        return self._store[name].replace("{table}", table).replace("{key}", TABLES[table])
+
+    # -- the inbox
+
+    async def _places(self, names: Sequence[Name]) -> dict[Name, Place]:
+        rows = await self._connection.fetch(self._store["rebuild_places"], [t for t, _ in names], [k for _, k in names])
+        return {(row["topic"], row["key"]): Place(row["sequence"]) for row in rows}
+
+    async def _marks(self) -> dict[str, datetime]:
+        """Up to when each topic is counted without a gap."""
+        rows = await self._connection.fetch(self._service.store_queries["complete"])
+        marks: dict[str, datetime] = {}
+        for row in rows:
+            if row["upto"] is not None:
+                marks[row["topic"]] = min(row["upto"], marks.get(row["topic"], row["upto"]))
+        return marks
+
+    # -- where events come from
+
+    async def _take_topics(self) -> None:
+        """Copies what the topics hold beside: there it can be read in the order of the keys, however much it is."""
+        topics = [topic for _, names in STREAMS for topic in names]
+        async for records in whole_topics(self._service.settings.bus(), topics):
+            rows = []
+            for record in records:
+                envelope = record.envelope
+                if envelope is not None and record.data is not None:
+                    happened, recorded = micros(envelope.time), micros(envelope.recorded)
+                    told = (envelope.type, happened, recorded, envelope.mode, (envelope.data or b"null").decode())
+                    rows.append((family(envelope.topic), record.key, envelope.sequence, str(envelope.id), *told))
+            if rows:
+                await self._connection.execute(self._store["rebuild_tell"], *columns(rows, 9))
+
+    async def _whole_keys(self, owner: str, topics: Sequence[str]) -> AsyncIterator[Keys]:
+        """Events by keys, a page at a time; a key that a page cuts comes with the next one. The last page has none."""
+        held: Keys = {}
+        page = await self._read(owner, topics, ("", 0, ""))
+        ahead: asyncio.Future[list[list[Any]]] | None = None
         try:
-            async with connection.transaction():
-                room = RoomInPostgres(connection, service.store_queries)
-                places = await room.places([(topic, key) for key in keys for topic in topics])
-                await _adopt(room, keys, places)
-                for key in [k for k, logged in keys.items() if _behind(k, logged, places)]:
-                    keys[key] = await _again(service, topics, key)
-                made = await _fold(keys, places)
-                for table, rows in made.items():
-                    await _compare(store, connection, table, rows, _keys_of(table, topics, keys), report)
-            break
-        except PlaceMoved:
-            continue  # the consumer met one of these keys at the same moment
-    report.dossiers += len(made["dossier"])
+            while len(page) == PAGE:
+                after = (page[-1][1], page[-1][2], page[-1][0])
+                if self.report.source == "log":  # the next page comes while this one is folded
+                    ahead = asyncio.ensure_future(self._read(owner, topics, after))
+                _gather(held, page)
+                cut, rest = held.popitem()
+                if held:
+                    yield held
+                held = {cut: rest}
+                page = await (ahead or self._read(owner, topics, after))
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+        _gather(held, page)
+        yield held
+        if held:
+            yield {}
+
+    async def _read(self, owner: str, topics: Sequence[str], after: tuple[str, int, str]) -> list[list[Any]]:
+        """A page in the order of its keys, from after (key, sequence, family) on. Raises ConnectionError."""
+        key, sequence, of = after
+        page: list[list[Any]]
+        if self.report.source == "topics":
+            families = [family(topic) for topic in topics]
+            page = orjson.loads(
+                await self._connection.fetchval(self._store["rebuild_told_page"], families, key, sequence, of, PAGE)
+            )
+            return page
+        service = self._service
+        try:
+            answer = await service.http.get(
+                f"{service.settings.url_of(owner)}/v1/log",
+                params={
+                    "topics": ",".join(topics),
+                    "after_key": key,
+                    "after_sequence": sequence,
+                    "after_family": of,
+                    "limit": PAGE,
+                },
+                headers=service.service_token(),
+                timeout=60.0,
+            )
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ConnectionError(f"{owner} does not answer: {type(error).__name__}") from error
+        page = orjson.loads(answer.content)
+        return page
+
+    async def _again(self, topics: Sequence[str], key: str) -> list[Logged]:
+        """All events of one key, asked for anew of its owner."""
+        return [
+            Logged(
+                topic,
+                envelope.sequence,
+                Event(
+                    envelope.type,
+                    str(envelope.id),
+                    micros(envelope.time),
+                    micros(envelope.recorded),
+                    envelope.mode,
+                    orjson.loads(envelope.data or b"null"),
+                ),
+            )
+            for topic in topics
+            for envelope in await self._service.ask_owner(topic, key, 0)
+        ]
 
 
-async def _adopt(room: RoomInPostgres, keys: Keys, places: dict[Name, Place]) -> None:
-    """A key that the inbox has never seen (its tables were lost) is taken over whole, and has its place from then on."""
-    new: dict[Name, Place] = {}
-    recorded: dict[Name, datetime] = {}
-    for key, logged in keys.items():
-        for each in logged:
-            name = (each.topic, key)
-            if name not in places:
-                new[name] = Place(each.sequence)
-                recorded[name] = instant_of(each.event.recorded)
-    await room.write_places({}, new, recorded)
-    places.update(new)
+def _gather(held: Keys, page: Sequence[Sequence[Any]]) -> None:
+    """Adds a page's events to their keys."""
+    for of, key, sequence, identity, kind, happened, recorded, mode, data in page:
+        event = Event(kind, identity, happened, recorded, mode, data)
+        held.setdefault(key, []).append(Logged(f"lienthong.{of}.v1", sequence, event))
 
 
-def _behind(key: str, logged: Sequence[Logged], places: dict[Name, Place]) -> bool:
+def _behind(key: str, topics: Sequence[str], logged: Sequence[Logged], places: Mapping[Name, Place]) -> bool:
     """Whether more has been applied since the page was read."""
     heads = {each.topic: each.sequence for each in logged}
-    return any(places[topic, key].sequence > sequence for topic, sequence in heads.items())
+    return any(places[topic, key].sequence > heads.get(topic, 0) for topic in topics if (topic, key) in places)
 
 
-async def _again(service: Service, topics: Sequence[str], key: str) -> list[Logged]:
-    """All events of one key, asked for anew."""
-    return [
-        Logged(
-            topic,
-            envelope.sequence,
-            Event(
-                envelope.type,
-                str(envelope.id),
-                micros(envelope.time),
-                micros(envelope.recorded),
-                envelope.mode,
-                orjson.loads(envelope.data or b"null"),
-            ),
-        )
-        for topic in topics
-        for envelope in await service.ask_owner(topic, key, 0)
-    ]
+def _complete(key: str, topics: Sequence[str], logged: Sequence[Logged], places: Mapping[Name, Place]) -> bool:
+    """Whether the events of a key begin with its first and go on without a gap, in each topic that has told of it."""
+    for topic in topics:
+        told = [each.sequence for each in logged if each.topic == topic]
+        if told != list(range(1, len(told) + 1)) or (not told and (topic, key) in places):
+            return False
+    return True
 
 
-async def _fold(keys: Keys, places: dict[Name, Place]) -> dict[str, list[tuple[Any, ...]]]:
+def _lost(keys: Keys, places: Mapping[Name, Place], marks: Mapping[str, datetime]) -> set[Name]:
+    """The names that have no place in the inbox although everything of that time has been counted: their rows were lost.
+    They are taken over whole. Others without a place are on their way, and nothing of them has been applied."""
+    lost: set[Name] = set()
+    for key, logged in keys.items():
+        for each in logged:
+            name, mark = (each.topic, key), marks.get(each.topic)
+            if name not in places and mark is not None and instant_of(each.event.recorded) < mark:
+                lost.add(name)
+    return lost
+
+
+def _applied(name: Name, sequence: int, places: Mapping[Name, Place], lost: AbstractSet[Name]) -> bool:
+    place = places.get(name)
+    return name in lost if place is None else sequence <= place.sequence
+
+
+async def _fold(keys: Keys, places: Mapping[Name, Place], lost: AbstractSet[Name]) -> Made:
     """The rows of all tables that follow from the keys' events up to their places."""
-    made: dict[str, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
+    made: Made = {table: [] for table in TABLES}
     for number, (key, logged) in enumerate(keys.items()):
-        applied = [each for each in logged if each.sequence <= places[each.topic, key].sequence]
+        applied = [each for each in logged if _applied((each.topic, key), each.sequence, places, lost)]
         dossiers = [each for each in applied if each.event.type.startswith("dossier.")]
         if dossiers:
             _fold_dossier(Dossier(key, dossiers[0].topic), [each.event for each in dossiers], made)
@@ -252,7 +488,7 @@ async def _fold(keys: Keys, places: dict[Name, Place]) -> dict[str, list[tuple[A
     return made
 
 
-def _fold_dossier(dossier: Dossier, events: Sequence[Event], made: dict[str, list[tuple[Any, ...]]]) -> None:
+def _fold_dossier(dossier: Dossier, events: Sequence[Event], made: Made) -> None:
     progress = Progress(dossier, revisions=False)
     for event in events:
         try:
@@ -286,49 +522,3 @@ def _keys_of(table: str, topics: Sequence[str], keys: Keys) -> list[str]:
     if not any(start.removesuffix(".") in topic or topic == COPIES for topic in topics):
         return []
     return [key for key, logged in keys.items() if any(each.event.type.startswith(start) for each in logged)]
-
-
-async def _compare(
-    store: Store, connection: Connection, table: str, rows: Sequence[tuple[Any, ...]], keys: list[str], report: Report
-) -> None:
-    """Writes the rows beside the live ones, names the keys whose rows differ, and puts theirs in place."""
-    if not keys:
-        return
-    column = TABLES[table]
-    if table in ("dossier", "leg"):  # COPY has no JSON
-        if rows:
-            await connection.execute(store[f"rebuild_put_{table}"], *columns(rows, len(rows[0])))
-    else:
-        await connection.copy_records_to_table(f"rebuilt_{table}", records=rows, schema_name="pg_temp")
-
-    def statement(name: str) -> str:
-        return store[name].replace("{table}", table).replace("{key}", column)
-
-    differing = [row["key"] for row in await connection.fetch(statement("rebuild_compare"), keys)]
-    if differing:
-        await connection.execute(statement("rebuild_remove"), differing)
-        await connection.execute(statement("rebuild_insert"), differing)
-        report.differ(table, differing)
-
-
-async def _foreign(
-    service: Service,
-    store: Store,
-    connection: Connection,
-    span: tuple[str, str, str | None, list[str]],
-    report: Report,
-) -> None:
-    """Removes what we hold of dossiers that their owner has never heard of, between two of its keys.
-
-    `span`: the topic, the key before, the last key (None: to the end), and the keys that the owner has said.
-    """
-    async with connection.transaction():
-        rows = await connection.fetch(store["rebuild_foreign"], *span)
-        # One that came since the page was read is known to its owner by now.
-        codes = [row["code"] for row in rows if not await service.ask_owner(span[0], row["code"], 0)]
-        if codes:
-            for table in ("dossier", "fact", "extension", "rating"):
-                await connection.execute(
-                    store["rebuild_remove"].replace("{table}", table).replace("{key}", "code"), codes
-                )
-            report.differ("dossier", codes)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import orjson
+from asyncpg.transaction import Transaction
 
 from services.stats.forecast import LOOKS_BACK, Done, Open, Pace
 from services.stats.indicator import (
@@ -65,6 +66,12 @@ class Question:
             self.field,
             self.channel,
         )
+
+
+def at_one_instant(connection: Connection) -> Transaction:
+    """Within it all questions see the same instant: an answer of several never mixes the figures from before a batch, or
+    before the switch of a rebuild, with those from after."""
+    return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
 def optional_instant(value: Micros | None) -> datetime | None:

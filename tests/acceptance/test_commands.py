@@ -180,6 +180,16 @@ def test_what_is_rebuilt_is_what_is_live(up: Up) -> None:
     report = json.loads(done.stdout)
     assert report["equal"] is True
     assert report["events"] > 0
+    looked = lienthong("rebuild", "stats", "--from", "topics", "--dry-run", "--json", data=up.data)
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    from_topics = json.loads(looked.stdout)
+    assert {name: from_topics[name] for name in ("source", "events", "equal", "switched", "incomplete")} == {
+        "source": "topics",
+        "events": report["events"],
+        "equal": True,
+        "switched": False,
+        "incomplete": 0,
+    }
 
 
 def test_the_schemas_are_up_to_date(up: Up) -> None:

@@ -1,12 +1,13 @@
 """stats on a running site: what intake publishes is counted, shown, published and rebuilt."""
 
+import asyncio
 import csv
 import io
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -15,10 +16,12 @@ import orjson
 import pytest
 
 from services.stats.app import TOPICS
+from services.stats.figures import indicators
+from services.stats.indicator import Period, local_midnight
 from services.stats.pages import shown
 from services.stats.published import ScheduledReports
-from services.stats.rebuild import rebuild
-from services.stats.store import Store
+from services.stats.rebuild import Rebuild, Source, rebuild
+from services.stats.store import Question, Store, at_one_instant
 from shared.contracts.codes import LOCAL_ZONE, uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import (
@@ -31,6 +34,7 @@ from shared.contracts.events import (
     TransferDelivered,
 )
 from shared.security.tokens import Role
+from shared.store.pool import Connection
 from tests.contract.test_index766 import PUBLISHED, counts_of
 from tests.harness import Backing, RunningSite, real_services, running_site
 from tests.property.indicator_register import Life, Told, register
@@ -228,26 +232,142 @@ async def get_complete(client: httpx.AsyncClient) -> Any:
     return (await get(client, "/v1/freshness"))["complete_to"]
 
 
-async def test_promise_8_a_rebuild_names_and_mends_what_differs(site: RunningSite) -> None:
-    lives = register(11, 20)
-    await publish(site, lives)
-    live = await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1")
-    code = await site.value("SELECT code FROM stats.fact WHERE phase = 'ended' LIMIT 1")
-    lost = await site.value("SELECT code FROM stats.fact WHERE code <> $1 LIMIT 1", code)
-    await site.fetch("UPDATE stats.fact SET outcome = 'late', elapsed = 1 WHERE code = $1 AND phase = 'ended'", code)
+FACTS = "SELECT f::text AS row FROM stats.fact f ORDER BY 1"
+SPOIL = "UPDATE stats.fact SET outcome = 'late', elapsed = 1 WHERE phase = 'ended' AND code = ANY ($1)"
+
+
+async def lose(site: RunningSite, code: str) -> None:
+    """All that stats knows of a dossier is gone, also that it has ever seen it."""
     for table in ("fact", "dossier", "rating", "extension"):
-        await site.fetch(f"DELETE FROM stats.{table} WHERE code = $1", lost)
-    await site.fetch("DELETE FROM stats.inbox WHERE key = $1", lost)
-    await site.fetch(
-        "INSERT INTO stats.dossier SELECT 'H55.242-260101-9999', topic, agency, procedure, field, channel, state,"
-        " confidential, began, acts FROM stats.dossier LIMIT 1"
-    )
-    before = await site.fetch(RESTATED)
-    report = await rebuild(site.services["stats"], Store())
-    assert {entry["key"] for entry in report.differences} == {code, lost, "H55.242-260101-9999"}
-    assert await site.fetch("SELECT f::text AS row FROM stats.fact f ORDER BY 1") == live
+        await site.fetch(f"DELETE FROM stats.{table} WHERE code = $1", code)
+    await site.fetch("DELETE FROM stats.inbox WHERE key = $1", code)
+
+
+async def complete(site: RunningSite) -> Any:
+    return await site.until(lambda: get_complete(site.client("stats")))
+
+
+@pytest.mark.parametrize("source", ["log", "topics"])
+async def test_promise_8_a_rebuild_names_and_mends_what_differs(site: RunningSite, source: Source) -> None:
+    await publish(site, register(11, 20))
+    await complete(site)
+    live = await site.fetch(FACTS)
+    code = await site.value("SELECT code FROM stats.fact WHERE outcome <> 'late' LIMIT 1")
+    lost = await site.value("SELECT code FROM stats.fact WHERE code <> $1 LIMIT 1", code)
+    await site.fetch(SPOIL, [code])
+    await lose(site, lost)
+    foreign = "H55.242-260101-9999"
+    if source == "log":  # what the topics do not hold may only be older than they are
+        await site.fetch(
+            "INSERT INTO stats.dossier SELECT $1, topic, agency, procedure, field, channel, state,"
+            " confidential, began, acts FROM stats.dossier LIMIT 1",
+            foreign,
+        )
+    before, spoilt = await site.fetch(RESTATED), await site.fetch(FACTS)
+    stats, store = site.services["stats"], Store()
+    looked = await rebuild(stats, store, source=source, dry_run=True)
+    assert (await site.fetch(FACTS), looked.switched) == (spoilt, False)
+    told = {(entry["key"], entry["table"]): (entry["is"], entry["columns"]) for entry in looked.differences}
+    assert {key for key, _ in told} == {code, lost, *([foreign] if source == "log" else [])}
+    assert told[code, "fact"] == ("different", ["elapsed", "outcome"])
+    assert told[lost, "fact"][0] == told[lost, "inbox"][0] == "missing"
+    assert source == "topics" or told[foreign, "dossier"][0] == "extra"
+
+    report = await rebuild(stats, store, source=source)
+    assert (report.switched, report.differences) == (True, looked.differences)
+    assert await site.fetch(FACTS) == live
     assert await site.fetch(RESTATED) == before
-    assert (await rebuild(site.services["stats"], Store())).differing == 0
+    again = await rebuild(stats, store, source=source)
+    assert (again.differing, again.switched, again.incomplete, again.waiting) == (0, False, 0, 0)
+
+
+async def test_promise_8_nobody_sees_half_of_a_switch(site: RunningSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives = register(11, 30)
+    await publish(site, lives)
+    codes = sorted({row["code"] for row in await site.fetch("SELECT code FROM stats.fact WHERE phase = 'ended'")})
+    now = datetime.now(UTC)
+    every = sorted(site.services["stats"].directory.current.agencies)
+    question = Question(every, Period(local_midnight(date(2026, 1, 1)), now), now)
+    stats, store = site.services["stats"], Store()
+
+    async def figures(asked: Store = store) -> dict[str, Any]:
+        async with stats.pool.acquire() as connection, at_one_instant(connection):
+            return await indicators(asked, connection, question)
+
+    right = await figures()
+    await site.fetch(SPOIL, codes)
+    await site.fetch("UPDATE stats.rating SET content = NOT content")
+    wrong = await figures()
+    assert wrong["resolved"] != right["resolved"]
+    assert wrong["satisfaction"] != right["satisfaction"]
+
+    monkeypatch.setattr("services.stats.rebuild.PAGE", 20)  # events: the dossiers come on many pages
+    seen: list[dict[str, Any]] = []
+    while_it_runs = asyncio.create_task(rebuild(stats, store))
+    while not while_it_runs.done():
+        seen.append(await figures())
+    assert (await while_it_runs).switched
+    seen.append(await figures())
+    assert len(seen) > 3
+    assert seen == sorted(seen, key=lambda each: each == right)
+    assert all(each in (wrong, right) for each in seen)
+    assert seen[-1] == right
+
+    class SwitchedMeanwhile(Store):
+        """Between its first question and its second one a rebuild switches."""
+
+        async def rated(self, connection: Connection, question: Question) -> tuple[int, int, int]:
+            assert (await rebuild(stats, store)).switched
+            return await super().rated(connection, question)
+
+    await site.fetch(SPOIL, codes)
+    await site.fetch("UPDATE stats.rating SET content = NOT content")
+    assert await figures(SwitchedMeanwhile()) == wrong
+    assert await figures() == right
+
+
+async def test_promise_8_work_goes_on_between_comparing_and_switching(site: RunningSite) -> None:
+    life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+    life.now = datetime(2026, 3, 3, 3, tzinfo=UTC)
+    life.receive()
+    other = Life(f"{COMMUNE}-260303-0002", COMMUNE, random.Random(2))
+    other.now = life.now
+    other.receive()
+    await publish(site, [(COMMUNE, life.events), (COMMUNE, other.events)])
+    await complete(site)
+    await site.fetch("UPDATE stats.fact SET due_at = due_at + interval '1 day'")
+    await lose(site, other.code)
+    stats = site.services["stats"]
+    async with stats.pool.acquire() as connection:
+        work = Rebuild(stats, Store(), connection)
+        await work.begin()
+        await work.compare()
+        assert {entry["key"] for entry in work.report.differences} == {life.code, other.code}
+        for each in (life, other):  # one that is known and one that was lost go on meanwhile
+            each.now += timedelta(minutes=1)
+            each.recorded = datetime.now(UTC)
+            each.stop()
+        await append(site, "intake", [life.events[-1].envelope, other.events[-1].envelope])
+        await counted(site, {life.code: 2, other.code: 2})
+        await work.switch()
+        await work.end()
+    rows = await site.fetch("SELECT code, phase FROM stats.fact WHERE known_to = 'infinity' AND valid_to = 'infinity'")
+    assert {(row["code"], row["phase"]) for row in rows} == {(life.code, "ended"), (other.code, "ended")}
+    assert (await rebuild(stats, Store())).differing == 0
+
+
+async def test_what_is_on_its_way_is_no_difference(site: RunningSite) -> None:
+    await publish(site, register(11, 2))
+    await complete(site)
+    stats = site.services["stats"]
+    assert stats.consumer is not None
+    await stats.consumer.stop()
+    life = Life(f"{COMMUNE}-260303-0001", COMMUNE, random.Random(1))
+    life.now = life.recorded = datetime.now(UTC)
+    life.receive()
+    await append(site, "intake", [life.events[0].envelope])
+    report = await rebuild(stats, Store())
+    assert (report.differing, report.waiting, report.dossiers) == (0, 1, 2)
 
 
 async def test_a_late_act_restates_what_was_asked(site: RunningSite) -> None:
@@ -551,7 +671,7 @@ async def asking(backing: Backing) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_the_dashboard_is_open_and_self_contained(asking: httpx.AsyncClient) -> None:
-    async with httpx.AsyncClient(base_url=asking.base_url, trust_env=False) as anybody:
+    async with httpx.AsyncClient(base_url=asking.base_url, timeout=60.0, trust_env=False) as anybody:
         answer = await anybody.get("/")
     assert answer.status_code == 200
     page = answer.text
@@ -566,7 +686,7 @@ async def test_the_pages_know_who_asks(asking: httpx.AsyncClient) -> None:
     asked = {"agency": COMMUNE, **MARCH, "cell": "pending.overdue"}
     leader = asking.headers["Authorization"].removeprefix("Bearer ")
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    async with httpx.AsyncClient(base_url=asking.base_url, trust_env=False) as anybody:
+    async with httpx.AsyncClient(base_url=asking.base_url, timeout=60.0, trust_env=False) as anybody:
         answer = await anybody.get("/dossiers", params=asked)
         assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
         assert '<input id="token" name="token"' in answer.text

@@ -15,10 +15,12 @@ import yaml
 
 from deploy.cli.doctor import known_names
 from deploy.cli.main import app
-from deploy.kafka.plan import access
+from deploy.kafka.plan import access, plan, service_acls, subscriber_acls
 from deploy.prometheus.as_kubernetes import WRITTEN, written
 from deploy.site import create
 from deploy.state import BASE_PORT, SERVICES
+from shared.bus.connection import BusSettings
+from shared.contracts.events import TOPICS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -194,3 +196,16 @@ def test_nobody_reaches_anything_by_default() -> None:
 def test_the_file_of_access_lists_what_each_service_applies(name: str, tmp_path: Path) -> None:
     service = create(name, {"site": "H55", "keys_dir": tmp_path})
     assert set(access()[name]["reads"]) == set(service.consumes)
+
+
+# -- the bus
+
+
+def test_the_plan_of_one_site_leaves_alone_what_another_has_on_the_same_bus() -> None:
+    here, there = (BusSettings("127.0.0.1:9092", prefix=prefix) for prefix in ("province.", "commune."))
+    made = {here.topic(name): here.partitions for name in TOPICS}
+    both = service_acls(here) | service_acls(there) | subscriber_acls(there, "H55.17", ["lienthong.indicator.v1"])
+    found = plan(here, [], made, {}, both)
+    assert (found.create, found.allow, found.disallow) == ([], [], [])
+    gone = subscriber_acls(here, "H55.17", ["lienthong.indicator.v1"])
+    assert set(plan(here, [], made, {}, both | gone).disallow) == gone
