@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
@@ -345,6 +346,18 @@ class Service:
             if not page or len(page) < 1000:
                 return events
             after = page[-1].sequence
+
+    async def ask(self, service: str, path: str, **params: str) -> list[Any]:
+        """The items of another service's list. Raises OSError when it does not answer."""
+        try:
+            answer = await self.http.get(
+                self.settings.url_of(service) + path, params=params, headers=self.service_token()
+            )
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ConnectionError(f"{service} does not answer: {type(error).__name__}") from error
+        items: list[Any] = answer.json()["items"]
+        return items
 
     def token_of(self, who: Principal) -> dict[str, str]:
         """For what a page asks of another service in the name, and with the rights, of who looks at it."""

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.writer import local_text
-from shared.contracts.codes import DossierCodeText
-from shared.security.tokens import Principal
+from shared.contracts.codes import DossierCodeText, Instant, format_instant
+from shared.security.tokens import Principal, Role
 from shared.service import Service
 from shared.store.pool import Connection
 from shared.web.app import Body, one_of, router
@@ -21,6 +21,7 @@ from shared.web.problem import not_found
 from shared.web.writes import Answer, Writes
 
 Admin = Annotated[Principal, Depends(one_of())]
+Sibling = Annotated[Principal, Depends(one_of(Role.SERVICE))]
 
 
 class Erasure(Body):
@@ -53,6 +54,18 @@ def erasure_routes(service: Service, store: Store, settings: IntakeSettings) -> 
             return Answer(200, {"code": body.code, **_described(ref, done), "already": sequence is None})
 
         return await writes.write(request, who, act)
+
+    @api.get("/v1/erasures", tags=["people"])
+    async def erased(who: Sibling, since: Instant) -> dict[str, Any]:
+        """Who was erased since: for the service that has passed them on to other sites."""
+        async with service.pool.acquire() as connection:
+            rows = await store.erased_since(connection, since)
+        return {
+            "items": [
+                {"contact_ref": row["contact_ref"], "erased_at": format_instant(row["at"]), "dossiers": row["dossiers"]}
+                for row in rows
+            ]
+        }
 
     return api
 

@@ -448,6 +448,11 @@ INSERT INTO intake.erasure (contact_ref, at, who) VALUES ($1, $2, $3) ON CONFLIC
 SELECT e.at, c.sequence, ARRAY(SELECT code FROM intake.dossier WHERE contact_ref = $1 ORDER BY code) AS dossiers
 FROM intake.erasure e JOIN intake.contact c USING (contact_ref) WHERE e.contact_ref = $1
 
+-- name: erased_since
+SELECT e.contact_ref, e.at, ARRAY(SELECT code FROM intake.dossier d WHERE d.contact_ref = e.contact_ref ORDER BY code)
+       AS dossiers
+FROM intake.erasure e WHERE e.at > $1 ORDER BY e.at, e.contact_ref
+
 -- name: erasures
 SELECT contact_ref, at, who FROM intake.erasure ORDER BY at, contact_ref
 

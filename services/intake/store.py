@@ -371,6 +371,10 @@ class Store:
         """When a person was erased, the tombstone's sequence, and the dossiers that carry the contact_ref."""
         return await connection.fetchrow(self.queries["erasure"], contact_ref)
 
+    async def erased_since(self, connection: Connection, since: datetime) -> list[Any]:
+        """Erasures after an instant, the oldest first: contact_ref, at, dossiers."""
+        return await connection.fetch(self.queries["erased_since"], since)
+
     async def write_people(
         self,
         connection: Connection,

@@ -7,6 +7,7 @@ Kinds of envelopes
     home       home to the working site: recalled, rerouted; `final` when it beats a completion
     copy       a lower site to the upper one: each event of its own dossiers and of their transfers, without contact data
     document   either site of an official document to the other: what was done to it there, sealed to that site
+    erased     home to each site that it sealed a person to: that person was erased
     directory  agencies, procedures, calendars, templates and public keys: downwards all, upwards a site's own agencies
 
 An envelope for a site that is no neighbour goes on to the next one; its hops say where it has been, and nothing goes
@@ -184,7 +185,7 @@ class Crossing:
 
     async def apply(self, connection: Connection, peer: Link, letters: Sequence[Letter]) -> list[str]:
         """The effect of envelopes in their order; of each `applied`, or why it had none."""
-        arriving = Arriving(self, self._store, peer, self._service.directory.current)
+        arriving = Arriving(self, self._store, self._links, peer, self._service.directory.current)
         await arriving.read(connection, letters, await self._service.log.now(connection))
         known = await self._links.known(connection, peer.peer, [each.id for each in letters])
         outcomes: list[str] = []
@@ -221,12 +222,15 @@ def traced(letters: Sequence[Letter], known: Container[UUID]) -> Iterator[Envelo
 class Arriving:
     """Envelopes of one record, taken one by one, in memory."""
 
-    def __init__(self, crossing: Crossing, store: Store, peer: Link, directory: Directory) -> None:
-        self._crossing, self._store, self._peer, self._directory = crossing, store, peer, directory
+    def __init__(self, crossing: Crossing, store: Store, links: LinkStore, peer: Link, directory: Directory) -> None:
+        self._crossing, self._store, self._links = crossing, store, links
+        self._peer, self._directory = peer, directory
         self._dossiers: dict[str, Dossier] = {}
         self._walks: dict[str, Walk] = {}
         self._copies: dict[str, Copy] = {}
         self._sealed: dict[str, Sealed] = {}
+        self._erased: set[tuple[str, str]] = set()
+        self._erasing: dict[tuple[str, str], datetime] = {}
         self._touched: set[str] = set()
         self._copied: set[str] = set()
 
@@ -234,6 +238,8 @@ class Arriving:
         """What the envelopes are about, locked."""
         self._out = self._crossing.out(self._directory, now)
         mine = [each for each in letters if each.to == self._crossing.site]
+        people = {(each.origin, each.person) for each in mine if each.person is not None}
+        self._erased = await self._links.erased(connection, people)
         self._copies = await self._store.lock_copies(connection, {k for k in map(_key, mine) if k is not None})
         legs = {k for each in mine if each.kind != "copy" and (k := _key(each)) is not None}
         if legs:
@@ -243,6 +249,9 @@ class Arriving:
     async def write(self, connection: Connection) -> None:
         touched = [self._dossiers[code] for code in sorted(self._touched)]
         await self._store.write(connection, touched, [self._walks[code] for code in sorted(self._touched)])
+        for (home, ref), at in self._erasing.items():
+            await self._links.put_erased(connection, home, ref, at)
+            await self._store.forget_sealed(connection, home, ref)
         await self._store.put_sealed(connection, self._sealed)
         await self._store.write_copies(connection, [self._copies[code] for code in sorted(self._copied)])
         await self._crossing.flush(connection, self._out, self._dossiers)
@@ -263,6 +272,8 @@ class Arriving:
                     return self._leg(each)
                 case "home":
                     return self._home(each)
+                case "erased":
+                    return self._person_erased(each)
         except (KeyError, TypeError, ValueError, ValidationError):
             raise Refused("bad-envelope") from None
         raise Refused("unknown-kind")
@@ -373,7 +384,8 @@ class Arriving:
         if not walk.arrive(transfer, self._directory, self._out.now):
             return "repeated"
         self._dossiers[code], self._walks[code] = dossier, walk
-        if (person := each.body["sealed"]) is not None:
+        person = each.body["sealed"]
+        if person is not None and (each.origin, str(person["contact_ref"])) not in self._erased:
             self._sealed[code] = Sealed(*(str(person[name]) for name in Sealed._fields))
         self._say(code)
         return "applied"
@@ -430,6 +442,18 @@ class Arriving:
         self._mark(walk, data, envelope)
         self._say(code)
         return "applied"
+
+    def _person_erased(self, each: Letter) -> str:
+        """The person behind legs of that home is forgotten here, whatever comes later."""
+        who = (each.origin, str(each.body["contact_ref"]))
+        self._erased.add(who)
+        self._erasing[who] = self._out.now
+        for code in [code for code, sealed in self._sealed.items() if self._is(who, code, sealed)]:
+            del self._sealed[code]
+        return "applied"
+
+    def _is(self, who: tuple[str, str], code: str, sealed: Sealed) -> bool:
+        return (self._dossiers[code].home, sealed.contact_ref) == who
 
     def _home(self, each: Letter) -> str:
         """Home recalls or reroutes a leg that is worked on here."""

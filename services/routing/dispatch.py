@@ -8,7 +8,7 @@ officer will open it, and to no other.
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from services.routing.dossier import TRANSFER_TOPIC, Dossier
 from services.routing.link_store import LinkStore
 from services.routing.store import BEFORE_ALL, Sealed, Store
 from services.routing.transfer import Transfer
-from shared.contracts.codes import format_instant
+from shared.contracts.codes import format_instant, parse_instant
 from shared.contracts.envelope import Envelope, parse
 from shared.contracts.events import (
     ContactChanged,
@@ -44,7 +44,9 @@ AT_ONCE: Final = 50
 COPIES_AT_ONCE: Final = 100
 LOOK_AFTER: Final = (0.0, 2.0, 10.0)  # seconds after a link was made: a batch may have begun before it was known
 LOOK_EVERY: Final = 600.0
+ERASURES_EVERY: Final = 5.0
 START: Final = (datetime.min.replace(tzinfo=UTC), BEFORE_ALL)
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Dispatch:
@@ -54,6 +56,7 @@ class Dispatch:
         self._service, self._store, self._links, self._crossing = service, store, links, crossing
         self._upper: str | None = None
         self._look: list[float] = []
+        self._erasures_at = 0.0
 
     async def run(self) -> None:
         while True:
@@ -62,6 +65,8 @@ class Dispatch:
                 sent = await self._transfers() if self._crossing.peers and self._service.directory.loaded else 0
                 sent += await self._documents() if self._crossing.peers else 0
                 await self._copies()
+                if self._crossing.peers:
+                    await self._erasures()
             except TRANSIENT_ERRORS as error:
                 log.warning("dispatch-interrupted", error=type(error).__name__)
                 sent = 0
@@ -99,6 +104,8 @@ class Dispatch:
             now = await self._service.log.now(connection)
             asked = await self._requested(connection, code, which)
             walk.sent(which, now)
+            if person is not None and await self._links.erased(connection, {(self._crossing.site, person.contact_ref)}):
+                person = None  # erased while it was being sealed
             out = self._crossing.out(self._service.directory.current, now)
             with causing({}, asked.traceparent):
                 out.send("ask", site, ask_of(dossier, transfer, asked, person))
@@ -135,6 +142,34 @@ class Dispatch:
         except SealBroken:
             return None
         return Sealed(contact_ref, newest.nonce, newest.ciphertext, wrap_to(data_key, key))
+
+    # -- people who were erased
+
+    async def _erasures(self) -> None:
+        """Who was erased here is taken out of the ledgers, and told to each site that an officer could read the person at."""
+        now = time.monotonic()
+        if now < self._erasures_at:
+            return
+        self._erasures_at = now + ERASURES_EVERY
+        home = self._crossing.site
+        async with self._service.pool.acquire() as connection:
+            newest = await self._links.erased_upto(connection, home)
+        # Again a little of what is known: acts that were committed in another order than they were dated in.
+        since = LONG_AGO if newest is None else newest - timedelta(minutes=5)
+        for each in await self._service.ask("intake", "/v1/erasures", since=format_instant(since)):
+            await self._erase(each["contact_ref"], parse_instant(each["erased_at"]), each["dossiers"])
+
+    async def _erase(self, contact_ref: str, at: datetime, codes: Sequence[str]) -> None:
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            await self._store.lock(
+                connection, codes
+            )  # a transfer of theirs that is on its way out is in the ledger, or later
+            if not await self._links.put_erased(connection, self._crossing.site, contact_ref, at):
+                return
+            out = self._crossing.out(self._service.directory.current, await self._service.log.now(connection))
+            for site in sorted(await self._links.forget(connection, self._crossing.site, contact_ref)):
+                out.send("erased", site, {"contact_ref": contact_ref})
+            await self._crossing.flush(connection, out, {})
 
     # -- documents
 

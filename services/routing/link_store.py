@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 
 from services.routing.link import BEGIN, Outgoing, Place, chain_over
-from services.routing.wire import Direction, Letter, Way
+from services.routing.wire import Direction, Letter, Way, read_letter
 from shared.security.peers import Jwk, fingerprint
 from shared.store.pool import Connection
 from shared.store.queries import Queries
@@ -108,7 +108,9 @@ def receipt_for(each: Letter) -> str | None:
     """The dossier that an envelope is a receipt for. One with the person in it is none: a proof is for other eyes, and what
     was given away cannot be erased."""
     event = each.body.get("event")
-    if each.kind not in ("ask", "leg", "home") or not isinstance(event, Mapping) or each.body.get("sealed") is not None:
+    if each.kind not in ("ask", "leg", "home") or not isinstance(event, Mapping):
+        return None
+    if each.body.get("sealed") is not None or each.kept is not None:
         return None
     key = event.get("key")
     return key if isinstance(key, str) else None
@@ -233,6 +235,7 @@ class LinkStore:
             [each.digest for each in letters],
             [place[2] for place in places],
             [each.text for each in letters],
+            [each.person for each in letters],
         )
 
     async def page(self, connection: Connection, peer: str, after: Place, limit: int) -> list[Any]:
@@ -330,13 +333,45 @@ class LinkStore:
             [each.text for each in letters],
             list(outcomes),
             [receipt_for(each) for each in letters],
+            [each.person for each in letters],
         )
         await connection.execute(self._queries["record_put"], peer, *first, *signed)
         await connection.execute(self._queries["in_write"], peer, first.epoch, numbers[-1], chain)
 
+    async def forget(self, connection: Connection, home: str, contact_ref: str) -> set[str]:
+        """Takes a person of that home out of the ledgers of all links; the sites that the person was sealed to."""
+        sites: set[str] = set()
+        for row in await connection.fetch(self._queries["sent_with_person"], contact_ref):
+            each = read_letter(row["body"], row["digest"])
+            if each.origin == home:
+                sites.add(each.to)
+                await connection.execute(self._queries["sent_forget"], row["ord"], each.without_person().text)
+        for row in await connection.fetch(self._queries["received_with_person"], contact_ref):
+            each = read_letter(row["body"], row["digest"])
+            if each.origin == home:
+                where = (row["peer"], row["epoch"], row["number"])
+                await connection.execute(self._queries["received_forget"], *where, each.without_person().text)
+        return sites
+
     async def receipts(self, connection: Connection, code: str) -> list[Any]:
         """What peers have said of a dossier: rows of peer, kind, body, manifest, jws."""
         return await connection.fetch(self._queries["receipts"], code)
+
+    async def erased_upto(self, connection: Connection, home: str) -> datetime | None:
+        """When the newest of that home's erasures that is known here was made."""
+        newest: datetime | None = await connection.fetchval(self._queries["erased_upto"], home)
+        return newest
+
+    async def put_erased(self, connection: Connection, home: str, contact_ref: str, at: datetime) -> bool:
+        """False when it was known."""
+        return await connection.fetchval(self._queries["erased_put"], home, contact_ref, at) is not None
+
+    async def erased(self, connection: Connection, people: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Which of these people, by home and contact_ref, have been erased."""
+        if not people:
+            return set()
+        rows = await connection.fetch(self._queries["erased"], *map(list, zip(*sorted(people), strict=True)))
+        return {(row["site"], row["contact_ref"]) for row in rows}
 
     async def received_after(self, connection: Connection, peer: str, place: Place, limit: int) -> list[Any]:
         return await connection.fetch(self._queries["received_after"], peer, *place, limit)

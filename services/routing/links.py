@@ -250,7 +250,8 @@ class Links:
             first = Place(batch[0]["epoch"], batch[0]["number"])
             way = link.way_out(self.site)
             texts = [row["body"] for row in batch]
-            values.append(batch_record(self._identity, way, first, chain, texts, link.knows))
+            digests = [row["digest"] for row in batch]
+            values.append(batch_record(self._identity, way, first, chain, texts, link.knows, digests))
             chain, upto = batch[-1]["chain"], Place(batch[-1]["epoch"], batch[-1]["number"])
         await line.send(self._topic_out(link), values)
         async with self._service.pool.acquire() as connection:
@@ -348,12 +349,16 @@ class Links:
             talk.asks = True
             return
         now = await self._service.log.now(connection)
-        letters = [letter_of(text, now) for text in batch.texts[verdict.skip :]]
+        signed_as = list(zip(batch.texts, batch.digests, strict=True))[verdict.skip :]
+        letters = [letter_of(text, digest, now) for text, digest in signed_as]
         outcomes = await self._applied(connection, link, letters)
         first = Place(batch.first.epoch, batch.first.number + verdict.skip)
         chain = chain_over(state.chain, batch.digests[verdict.skip :])[-1]
         signed = (batch.manifest, batch.jws)
         await self._links.received(connection, link.peer, first, letters, outcomes, chain, signed)
+        for each, outcome in zip(letters, outcomes, strict=True):
+            if each.kind == "erased" and outcome in ("applied", "passed-on"):
+                await self._links.forget(connection, each.origin, str(each.body.get("contact_ref")))
 
     async def _applied(self, connection: Connection, link: Link, letters: Sequence[Letter]) -> list[str]:
         """The outcomes of a batch; where it fails as a whole, its envelopes one by one: a bad one isolates itself alone."""
@@ -425,14 +430,17 @@ class Links:
     async def _rows_after(self, connection: Connection, link: Link, after: Place, have: Place) -> dict[str, Any]:
         """What this side has received after a place, for a peer whose own ledger was restored."""
         rows = await self._links.received_after(connection, link.peer, after, BATCH)
-        texts = [[row["epoch"], row["number"], row["body"]] for row in rows]
+        texts = [[row["epoch"], row["number"], row["body"], row["digest"]] for row in rows]
         return {"after": list(after), "rows": texts, "have": list(have)}
 
     async def _given_back(self, connection: Connection, link: Link, out: Outgoing, back: Any) -> None:
         talk = self._talk(link)
         try:
             after, have = Place(*map(int, back["after"])), Place(*map(int, back["have"]))
-            rows = [(Place(int(epoch), int(number)), read_letter(str(text))) for epoch, number, text in back["rows"]]
+            rows = [
+                (Place(int(epoch), int(number)), read_letter(str(text), *map(str, signed)))
+                for epoch, number, text, *signed in back["rows"]
+            ]
         except (KeyError, TypeError, ValueError):
             raise Refused("not-readable") from None
         if not out.recovering or after != out.confirmed:

@@ -321,9 +321,38 @@ SET epoch = $2, number = $3, chain = $4, sent_epoch = $5, sent_number = $6, conf
 WHERE peer = $1
 
 -- name: sent_put
-INSERT INTO {schema}.link_sent (peer, epoch, number, id, at, kind, digest, chain, body)
+INSERT INTO {schema}.link_sent (peer, epoch, number, id, at, kind, digest, chain, body, person)
 SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
-                         $9::text[])
+                         $9::text[], $10::text[])
+
+-- name: sent_with_person
+SELECT ord, digest, body FROM {schema}.link_sent WHERE person = $1 ORDER BY ord FOR UPDATE
+
+-- name: sent_forget
+UPDATE {schema}.link_sent SET body = $2, person = NULL WHERE ord = $1
+
+-- name: received_with_person
+SELECT peer, epoch, number, digest, body FROM {schema}.link_received WHERE person = $1
+ORDER BY peer, epoch, number FOR UPDATE
+
+-- name: received_forget
+UPDATE {schema}.link_received SET body = $4, person = NULL WHERE peer = $1 AND epoch = $2 AND number = $3
+
+-- name: erased_upto
+SELECT max(at) FROM {schema}.erased WHERE site = $1
+
+-- name: erased_put
+INSERT INTO {schema}.erased (site, contact_ref, at) VALUES ($1, $2, $3) ON CONFLICT (site, contact_ref) DO NOTHING
+RETURNING contact_ref
+
+-- name: erased
+SELECT site, contact_ref FROM {schema}.erased
+JOIN unnest($1::text[], $2::text[]) AS w(site, contact_ref) USING (site, contact_ref)
+
+-- name: sealed_forget
+-- The person of a home, behind its legs that are worked on here.
+DELETE FROM {schema}.sealed s USING {schema}.dossier d
+WHERE d.code = s.dossier AND s.contact_ref = $2 AND d.home = $1
 
 -- name: sent_page
 -- From after a place on, in one epoch: what is published next.
@@ -374,9 +403,9 @@ UPDATE {schema}.link_in SET topic_id = $2, next_offset = $3 WHERE peer = $1
 SELECT id FROM {schema}.link_received WHERE peer = $1 AND id = ANY ($2::uuid[])
 
 -- name: received_put
-INSERT INTO {schema}.link_received (peer, epoch, number, id, at, kind, digest, body, outcome, key)
+INSERT INTO {schema}.link_received (peer, epoch, number, id, at, kind, digest, body, outcome, key, person)
 SELECT $1, $2, * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[],
-                             $10::text[])
+                             $10::text[], $11::text[])
 
 -- name: record_put
 INSERT INTO {schema}.link_record (peer, epoch, first, manifest, jws) VALUES ($1, $2, $3, $4, $5)
@@ -391,7 +420,7 @@ FROM {schema}.link_received r CROSS JOIN LATERAL (
 WHERE r.key = $1 ORDER BY r.at, r.id
 
 -- name: received_after
-SELECT epoch, number, body FROM {schema}.link_received
+SELECT epoch, number, digest, body FROM {schema}.link_received
 WHERE peer = $1 AND (epoch, number) > ($2, $3) ORDER BY epoch, number LIMIT $4
 
 -- name: digests

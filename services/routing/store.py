@@ -239,6 +239,10 @@ class Store:
             columns = list(zip(*((code, *person) for code, person in people.items()), strict=True))
             await connection.execute(self._queries["sealed_put"], *map(list, columns))
 
+    async def forget_sealed(self, connection: Connection, home: str, contact_ref: str) -> None:
+        """The person behind that home's legs, who was erased there."""
+        await connection.execute(self._queries["sealed_forget"], home, contact_ref)
+
     async def sealed(self, connection: Connection, dossier: str) -> Sealed | None:
         row = await connection.fetchrow(self._queries["sealed"], dossier)
         return None if row is None else Sealed(*row.values())

@@ -4,10 +4,14 @@ A record's value is JSON: {manifest, jws, envelopes} or {manifest, jws}. The man
 who sends to whom on which link, and either the place, the chain before it and the digest of each envelope, or what the
 sides tell each other (kind "control"). An envelope is text, too; its digest is SHA-256 of that text, so that each stays
 verifiable alone with the manifest and the signature.
+
+An envelope from which a person was taken, because that person was erased, keeps the digest that it was signed under; the
+manifest says so (`without`, the digest of its text as it is now, by its index).
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
@@ -34,6 +38,8 @@ class Refused(Exception):
         self.reason = reason
 
 
+_CONTACT_REF: Final = re.compile(r"[0-9A-Za-z._:-]{1,100}")
+
 UNREADABLE: Final = "unreadable"
 """The kind of an envelope that is none; it takes its number, and has no effect."""
 
@@ -50,7 +56,8 @@ class PublicKeys(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Letter:
     """One envelope. `origin` and `to` are sites, `hops` those that it has passed through, `at` when it was recorded at
-    the site that sends it on this link; `text` is what was signed."""
+    the site that sends it on this link; `text` is what was signed. `kept`: the digest it was signed under, when a person has
+    been taken out of it since."""
 
     id: UUID
     kind: str
@@ -60,10 +67,28 @@ class Letter:
     hops: tuple[str, ...]
     body: Mapping[str, Any]
     text: str
+    kept: str | None = None
 
     @property
     def digest(self) -> str:
-        return sha256(self.text.encode()).hexdigest()
+        return self.kept or digest_of(self.text)
+
+    @property
+    def person(self) -> str | None:
+        """The contact_ref of the person that goes along, sealed."""
+        sealed = self.body.get("sealed")
+        ref = sealed.get("contact_ref") if self.kind == "ask" and isinstance(sealed, Mapping) else None
+        return ref if isinstance(ref, str) and _CONTACT_REF.fullmatch(ref) else None
+
+    def without_person(self) -> "Letter":
+        """The same envelope, with nobody in it."""
+        body = {**self.body, "sealed": None}
+        text = canonical({**orjson.loads(self.text), "body": body}).decode()
+        return replace(self, body=body, text=text, kept=self.digest)
+
+
+def digest_of(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def letter(
@@ -92,8 +117,8 @@ def letter(
     return Letter(which, kind, at, origin, to, tuple(hops), body, text)
 
 
-def read_letter(text: str) -> Letter:
-    """Raises Refused (`bad-envelope`)."""
+def read_letter(text: str, signed: str | None = None) -> Letter:
+    """`signed`: the digest that stands in its manifest. Raises Refused (`bad-envelope`)."""
     try:
         value = orjson.loads(text)
         return Letter(
@@ -105,18 +130,19 @@ def read_letter(text: str) -> Letter:
             tuple(map(str, value["hops"])),
             dict(value["body"]),
             text,
+            None if signed is None or signed == digest_of(text) else signed,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused("bad-envelope") from None
 
 
-def letter_of(text: str, now: datetime) -> Letter:
+def letter_of(text: str, signed: str, now: datetime) -> Letter:
     """An envelope as it stands in a good record; one that nobody can read is named by its digest."""
     try:
-        return read_letter(text)
+        return read_letter(text, signed)
     except Refused:
         name = UUID(bytes=sha256(text.encode()).digest()[:16], version=5)
-        return Letter(name, UNREADABLE, now, "", "", (), {}, text)
+        return Letter(name, UNREADABLE, now, "", "", (), {}, text, None if signed == digest_of(text) else signed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +187,21 @@ class Control:
 
 
 def batch_record(
-    identity: Identity, way: Way, first: Place, before: str, texts: Sequence[str], known: Collection[str] = ()
+    identity: Identity,
+    way: Way,
+    first: Place,
+    before: str,
+    texts: Sequence[str],
+    known: Collection[str] = (),
+    signed: Sequence[str] | None = None,
 ) -> bytes:
-    """`known`: the keys of ours that the receiver knows."""
-    digests = [sha256(text.encode()).hexdigest() for text in texts]
+    """`known`: the keys of ours that the receiver knows; `signed`: the digests of the ledger, if they may be others."""
+    now = [digest_of(text) for text in texts]
+    digests = now if signed is None else list(signed)
+    without = {str(at): digest for at, digest in enumerate(now) if digest != digests[at]}
+    more = {"without": without} if without else {}
     manifest = canonical(
-        way.manifest(kind="envelopes", epoch=first.epoch, first=first.number, before=before, digests=digests)
+        way.manifest(kind="envelopes", epoch=first.epoch, first=first.number, before=before, digests=digests, **more)
     )
     return orjson.dumps(
         {"manifest": manifest.decode(), "jws": identity.sign(manifest, known), "envelopes": list(texts)}
@@ -207,12 +242,13 @@ def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk], now: dat
         first = Place(int(inner["epoch"]), int(inner["first"]))
         digests, texts = tuple(map(str, inner["digests"])), tuple(map(str, outer["envelopes"]))
         before = str(inner["before"])
+        without = {int(at): str(digest) for at, digest in dict(inner.get("without", {})).items()}
     except (ValueError, KeyError, TypeError):
         raise Refused("not-readable") from None
     if len(digests) != len(texts) or not texts:
         raise Refused("truncated")
     if len(texts) > BATCH or any(len(text) > MAX_ENVELOPE for text in texts):
         raise Refused("oversize")
-    if any(sha256(text.encode()).hexdigest() != digest for text, digest in zip(texts, digests, strict=True)):
+    if any(digest_of(text) != without.get(at, digests[at]) for at, text in enumerate(texts)):
         raise Refused("bad-digest")
     return Batch(first, before, digests, texts, manifest.decode(), signature)

@@ -309,6 +309,33 @@ def test_what_is_sent_again_changes_nothing(pair: Pair) -> None:
     assert known() == before
 
 
+async def test_an_erasure_reaches_the_site_that_was_given_the_person(pair: Pair) -> None:
+    code = receive(pair.commune)
+    act(pair.commune, code, "start")
+    until(lambda: states(pair.province, code) == ["delivered"], "delivered")
+    [there] = transfers(pair.province, code)
+
+    def applicant() -> Any:
+        with pair.province.http("routing", Role.OFFICER, LAND) as http:
+            return http.get(f"/v1/transfers/{there['id']}").json().get("applicant")
+
+    assert applicant()["name"] == NAME
+    erased = lienthong("erase", code, "--json", data=pair.commune.data)
+    ref = json.loads(erased.stdout)["contact_ref"]
+    until(lambda: not applicant(), "the officer of the other site reads nothing any more")
+    assert states(pair.province, code) == ["delivered"]
+    lienthong("link", "resend", "--after", "0", data=pair.commune.data)
+    until(lambda: drained(pair.commune, pair.province), "all has come again")
+    for site in (pair.commune, pair.province):
+        assert await site.rows("SELECT 1 FROM routing.sealed WHERE contact_ref = $1", ref) == []
+        for table in ("link_sent", "link_received"):
+            kept = f"SELECT 1 FROM routing.{table} WHERE kind = 'ask' AND body LIKE $1"
+            assert await site.rows(kept, f"%{ref}%") == [], (site.ready["site"], table)
+    for site in (pair.commune, pair.province):
+        assert lienthong("link", "digest", data=site.data).returncode == 0
+    assert not applicant()
+
+
 def test_the_keys_change_while_the_link_is_in_use(pair: Pair) -> None:
     earlier = receive(pair.commune)
     act(pair.commune, earlier, "start")

@@ -19,17 +19,19 @@ from services.routing.link import BEGIN, Place, chain_over
 from services.routing.wire import (
     MAX_ENVELOPE,
     MAX_HOPS,
+    Batch,
     Letter,
     Way,
     batch_record,
     control_record,
     letter,
+    open_record,
 )
 from shared.contracts.codes import format_instant, uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import DossierReceived, LimitData, link_topics
 from shared.security.keys import prepare, swap
-from shared.security.peers import Identity, canonical
+from shared.security.peers import Identity, canonical, fingerprint
 from shared.security.tokens import Role
 from tests.harness import Backing, RunningSite, real_services, running_site
 
@@ -275,6 +277,50 @@ async def test_what_is_for_a_third_site_goes_on_under_its_own_id(
     await third.deliver(third.letter("ask", {}, to=LOWER, origin=LOWER, hops=[LOWER, UPPER]).text)
     [row] = await site.fetch("SELECT outcome FROM routing.link_received WHERE peer = $1", third.code)
     assert row["outcome"] == "loop"
+
+
+async def test_who_was_erased_at_home_stands_in_no_ledger_on_the_way(
+    site: RunningSite, lower: Lower, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The word passes through, as the person did; what is sent again afterwards goes without, under the same numbers."""
+    third = Lower(site, tmp_path_factory.mktemp("farther"), "H55.9010")
+    await third.join()
+    secret = {"contact_ref": "c-9", "nonce": "n", "ciphertext": "c", "wrapped": "the-wrapped-key"}
+    asks = [lower.letter("ask", {"sealed": secret | {"contact_ref": ref}}, to=third.code) for ref in ("c-9", "c-8")]
+    await lower.deliver(*(each.text for each in asks))
+    ledgers = "SELECT id, digest, body FROM routing.link_{} WHERE id = ANY ($1::uuid[]) ORDER BY id"
+
+    async def rows() -> list[Any]:
+        ids = [each.id for each in asks]
+        return [row for name in ("sent", "received") for row in await site.fetch(ledgers.format(name), ids)]
+
+    before = await rows()
+    assert [secret["wrapped"] in row["body"] for row in before] == [True] * 4
+    strangers = third.letter(
+        "erased", {"contact_ref": "c-8"}, to=LOWER
+    )  # not its own: it says so of its own people alone
+    await third.deliver(strangers.text)
+    await lower.deliver(lower.letter("erased", {"contact_ref": "c-9"}, to=third.code).text)
+    after = await rows()
+    assert [secret["wrapped"] in row["body"] for row in after] == [False, True] * 2
+    assert [(row["id"], row["digest"]) for row in after] == [(row["id"], row["digest"]) for row in before]
+
+    async def passed_on() -> list[tuple[str, str]]:
+        """Kinds and texts of the last record of envelopes that went down to the third."""
+        way = Way(third.code, "down", UPPER, third.code)
+        keys = {fingerprint(jwk): jwk for jwk in Identity(UPPER, site.backing.keys).announced["sign"]}
+        found = [open_record(r.value, way, keys, datetime.now(UTC)) for r in await site.bus.records(third.down)]
+        batch = [each for each in found if isinstance(each, Batch)][-1]
+        return [(orjson.loads(text)["kind"], text) for text in batch.texts]
+
+    async def without() -> bool:
+        kinds = [kind for kind, _ in await passed_on()]
+        return kinds[-3:] == ["ask", "ask", "erased"]
+
+    await lower.operator.post(f"/v1/links/{third.code}/resend", json={"after": 0})
+    assert await site.until(without)
+    texts = [text for kind, text in await passed_on() if kind == "ask"]
+    assert [secret["wrapped"] in text for text in texts] == [False, True]
 
 
 async def test_a_key_whose_time_is_over_is_refused(site: RunningSite, lower: Lower, tmp_path: Path) -> None:

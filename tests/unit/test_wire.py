@@ -17,6 +17,7 @@ from services.routing.wire import (
     batch_record,
     control_record,
     letter,
+    letter_of,
     open_record,
     read_letter,
 )
@@ -73,6 +74,27 @@ def test_a_changed_byte_is_found(commune: Identity) -> None:
     value = record(commune)
     value["manifest"] = value["manifest"].replace('"first":7', '"first":8')
     assert reason(orjson.dumps(value), commune) == "bad-signature"
+
+
+def test_a_person_goes_out_of_an_envelope_and_the_ledger_stays_what_was_signed(commune: Identity) -> None:
+    sealed = {"contact_ref": "c-1", "nonce": "n", "ciphertext": "c", "wrapped": "the key"}
+    ask = letter("ask", {"sealed": sealed, "n": 7}, origin="H55.242", to="H55", at=NOW)
+    gone = ask.without_person()
+    assert (ask.person, gone.person, gone.digest, gone.id) == ("c-1", None, ask.digest, ask.id)
+    assert "the key" not in gone.text
+    assert gone.without_person() == gone
+    sent = [*texts(1), gone.text]
+    signed = [read_letter(sent[0]).digest, ask.digest]
+    value = batch_record(commune, UP, Place(1, 7), "before", sent, (), signed)
+    good = open_record(value, UP, keys(commune), NOW)
+    assert isinstance(good, Batch)
+    assert good.digests == tuple(signed)  # hence the chain and the day's digest
+    assert letter_of(good.texts[1], good.digests[1], NOW) == gone
+    # Nobody else takes a person out, or another person in.
+    whole = orjson.loads(batch_record(commune, UP, Place(1, 7), "before", [sent[0], ask.text]))
+    assert reason(orjson.dumps(whole | {"envelopes": sent}), commune) == "bad-digest"
+    other = gone.text.replace('"sealed":null', '"sealed":{}')
+    assert reason(orjson.dumps(orjson.loads(value) | {"envelopes": [sent[0], other]}), commune) == "bad-digest"
 
 
 def test_a_truncated_record_is_refused(commune: Identity) -> None:
