@@ -6,21 +6,21 @@
 -- What was pending at that instant, and what had ended or been refused since the start. The conditions on lengths are those
 -- of the partial indexes, word for word: each branch reads one of them, within a range that does not grow with history.
 (SELECT * FROM {schema}.{table}
- WHERE phase = 'pending' AND known_to = 'infinity' AND valid_to - valid_from <= interval '32 days'
+ WHERE phase = 'pending' AND known_to = 'infinity' AND valid_to AT TIME ZONE 'UTC' <= valid_from AT TIME ZONE 'UTC' + interval '32 days'
    AND {side} = ANY ($1::text[]) AND valid_from <= $3 AND valid_from > $3 - interval '768 hours'
    AND valid_to > $3 AND known_from <= $4
  UNION ALL
  SELECT * FROM {schema}.{table}
- WHERE phase = 'pending' AND known_to = 'infinity' AND valid_to - valid_from > interval '32 days'
+ WHERE phase = 'pending' AND known_to = 'infinity' AND valid_to AT TIME ZONE 'UTC' > valid_from AT TIME ZONE 'UTC' + interval '32 days'
    AND {side} = ANY ($1::text[]) AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4
  UNION ALL
  SELECT * FROM {schema}.{table}
- WHERE phase = 'pending' AND known_to < 'infinity' AND known_to - known_from <= interval '32 days'
+ WHERE phase = 'pending' AND known_to < 'infinity' AND known_to AT TIME ZONE 'UTC' <= known_from AT TIME ZONE 'UTC' + interval '32 days'
    AND {side} = ANY ($1::text[]) AND known_from <= $4 AND known_from > $4 - interval '768 hours'
    AND known_to > $4 AND valid_from <= $3 AND valid_to > $3
  UNION ALL
  SELECT * FROM {schema}.{table}
- WHERE phase = 'pending' AND known_to < 'infinity' AND known_to - known_from > interval '32 days'
+ WHERE phase = 'pending' AND known_to < 'infinity' AND known_to AT TIME ZONE 'UTC' > known_from AT TIME ZONE 'UTC' + interval '32 days'
    AND {side} = ANY ($1::text[]) AND known_to > $4 AND known_from <= $4 AND valid_from <= $3 AND valid_to > $3
  UNION ALL
  SELECT * FROM {schema}.{table}
