@@ -145,7 +145,8 @@ class Writer:
             if not self._queue:
                 self._arrived.clear()
                 try:
-                    await asyncio.wait_for(self._arrived.wait(), 5.0)
+                    async with asyncio.timeout(5.0):
+                        await self._arrived.wait()
                 except TimeoutError:
                     continue
             if len(under_way) >= 2:

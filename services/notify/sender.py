@@ -171,7 +171,8 @@ class Sender:
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             self._service.beat("sender")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told_others.wait(), STANDBY)
+                async with asyncio.timeout(STANDBY):
+                    await self._told_others.wait()
             if self._told_others.is_set():
                 self._told_others.clear()
                 await connection.execute(f"NOTIFY {CHANNEL}")
@@ -216,7 +217,8 @@ class Sender:
             if claimed:
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), max(0.001, min(pause, next_look - loop.time())))
+                async with asyncio.timeout(max(0.001, min(pause, next_look - loop.time()))):
+                    await self._awake.wait()
         raise ConnectionResetError("the sender's lock session ended")
 
     async def _look(self, connection: Any) -> None:

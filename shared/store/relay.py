@@ -192,8 +192,9 @@ class Relay:
                 await self._send_watermark(connection)
                 next_watermark = loop.time() + self.settings.watermark_every
             if not self._emptied:  # what was committed meanwhile has woken it already
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._awake.wait(), self.settings.idle_poll)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.settings.idle_poll):
+                        await self._awake.wait()
 
     async def _take_locks(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         """Takes the locks in their order, as far as they are free: who is first gets them all."""
