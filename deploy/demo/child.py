@@ -68,7 +68,8 @@ class SiteChild:
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), ENDS_WITHIN)
+            async with asyncio.timeout(ENDS_WITHIN):
+                await self._process.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self._process.kill()

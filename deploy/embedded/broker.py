@@ -127,7 +127,8 @@ class EmbeddedBroker(Supervised):
         if self._caught_up is None:
             return False
         try:
-            return await asyncio.wait_for(self._caught_up(), CAUGHT_UP_WITHIN)
+            async with asyncio.timeout(CAUGHT_UP_WITHIN):
+                return await self._caught_up()
         except Exception:  # whatever it is: not knowing is not being caught up, and the watch goes on
             log.exception("whether the groups have caught up could not be told")
             return False
@@ -158,7 +159,8 @@ class EmbeddedBroker(Supervised):
         await self._until(lambda: is_listening(self._host, self._port), READY_WITHIN, LOOK_FOR_PORT_EVERY)
         if self._prepare is not None:
             try:
-                await asyncio.wait_for(self._prepare(self.bootstrap), PREPARED_WITHIN)
+                async with asyncio.timeout(PREPARED_WITHIN):
+                    await self._prepare(self.bootstrap)
             except ClientCameFirst:
                 raise
             except Exception as error:

@@ -215,7 +215,8 @@ class OwnedProcess:
         with suppress(ProcessLookupError):
             self._child.send_signal(number)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._child.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._child.wait()
             return True
         log.warning("%s: still there %.1f s after %s", self.name, seconds or 0, number.name)
         return False

@@ -244,7 +244,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: complete_mark
 -- A source says that all it recorded before $4 lies below these offsets. A mark that is not yet reached stays, so that a
--- reader who is always a little behind still moves; an emptied bus begins again with lower offsets.
+-- reader who is always a little behind still moves; an emptied bus begins again with lower offsets. Not waited for: a mark
+-- that a crash of the database takes back comes again.
 INSERT INTO {schema}.complete (source, topic, partition, next_offset, next_upto)
 SELECT $1, topic, partition, next_offset, $4::timestamptz
 FROM unnest($2::text[], $3::int[], $5::bigint[]) AS m(topic, partition, next_offset),
