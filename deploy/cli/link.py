@@ -214,9 +214,9 @@ async def _digests(data: Path | None) -> list[dict[str, Any]]:
         return await digests_of(client)
 
 
-async def digests_of(client: SiteClient) -> list[dict[str, Any]]:
-    """Waits a moment for digests that are on their way; not for a line that is down."""
-    end = time.monotonic() + EQUAL_WITHIN
+async def digests_of(client: SiteClient, within: float = EQUAL_WITHIN) -> list[dict[str, Any]]:
+    """Waits a moment, in seconds, for digests that are on their way; not for a line that is down."""
+    end = time.monotonic() + within
     while True:
         items: list[dict[str, Any]] = (await client.get("routing", "/v1/links/digests"))["items"]
         differing = {item["link"] for item in items if not item["equal"]}

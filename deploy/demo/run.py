@@ -261,7 +261,7 @@ async def _compare(clients: Mapping[str, SiteClient], cut: Cut) -> None:
     if len(set(cut.counted.values())) != 1:
         cut.wrong.append(f"the ward's dossiers are counted as {cut.counted}")
     for code in SITES:
-        digests = await digests_of(clients[code])
+        digests = await digests_of(clients[code], HEARD_WITHIN)
         cut.digests += len(digests)
         cut.wrong += [
             f"{code}: the ledgers of {each['link']} {each['direction']} differ on {each['day']}"

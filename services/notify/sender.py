@@ -429,7 +429,7 @@ class Sender:
     async def _call(self, gateway: Gateway, row: Any) -> None:
         loop = asyncio.get_running_loop()
         content = self._store.open(row, row["recipient"])
-        if (against := self._never(content)) is not None:
+        if (against := await self._never(content)) is not None:
             self._end(row, gateway, against)
             return
         assert content is not None
@@ -446,12 +446,14 @@ class Sender:
             self._service.metrics.observe(SEND_SECONDS, loop.time() - began, gateway.entry.name)
             self._end(row, gateway, outcome, began_ns)
 
-    def _never(self, content: dict[str, Any] | None) -> Refused | None:
+    async def _never(self, content: dict[str, Any] | None) -> Refused | None:
         """Why this person is not told after all: erased, or they have said since that they want no SMS."""
         if content is None:
             return Refused("erased")
         if self._opted_out and self._store.phone_hash(content["to"]) in self._opted_out:
-            return Refused("opted-out")
+            async with self._service.pool.acquire() as connection:  # they may have taken it back a moment ago
+                if await self._store.opted_out(connection, [content["to"]]):
+                    return Refused("opted-out")
         return None
 
     async def _write(self, gateway: Gateway, rows: Sequence[Any]) -> None:
@@ -461,7 +463,7 @@ class Sender:
         contents, never = dict[UUID, dict[str, Any]](), dict[UUID, Refused]()
         for row in rows:
             content = self._store.open(row, row["recipient"])
-            if (against := self._never(content)) is not None:
+            if (against := await self._never(content)) is not None:
                 never[row["id"]] = against
             elif content is not None:
                 contents[row["id"]] = content

@@ -211,7 +211,7 @@ async def test_the_laws_reports_are_published_on_their_day_once_all_is_counted(s
     life.receive()
     await publish(site, [(life.agency, life.events)])
     client = site.client("stats")
-    await site.until(lambda: get_complete(client))
+    await complete(site, after=life.now)
     reports = ScheduledReports(site.services["stats"], Store(), TOPICS, 60.0)
     assert await reports.round(datetime(2026, 3, 17, 17, 0, tzinfo=UTC) - timedelta(microseconds=1)) == []
     commune = await reports.round(datetime(2026, 3, 17, 17, 0, tzinfo=UTC))  # 00:00 of the 18th at the commune
