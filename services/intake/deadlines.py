@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from shared.clock import ClockError, Deadline, Language, Limit, Pause, PauseError, check_pauses, deadline, sentences
-from shared.contracts.codes import LOCAL_ZONE, AgencyCode, Instant
+from shared.contracts.codes import LOCAL_ZONE, Instant
 from shared.directory.directory import Directory, DirectoryError
 from shared.service import Service
-from shared.web.app import Asking, Body, router
+from shared.web.app import Asking, Body, known_agency, router
 from shared.web.openapi import READS
 from shared.web.problem import Problem, Wrong, not_found
 
@@ -35,7 +35,7 @@ class PauseBody(Body):
 class Question(Body):
     """A limit and the times that count for it. Without `calendar_version`: the one in force at receipt."""
 
-    agency: AgencyCode
+    agency: Annotated[str, Field(min_length=1, max_length=60)]
     limit: Limit
     received_at: Instant
     pauses: Annotated[tuple[PauseBody, ...], Field(max_length=MOST_PAUSES)] = ()
@@ -55,13 +55,14 @@ def deadline_routes(service: Service) -> APIRouter:
 
 def answer(question: Question, directory: Directory, lang: Language = "vi") -> dict[str, Any]:
     """The due date and its explanation. Raises Problem: 404 unknown agency or version, 422 what cannot be counted."""
+    agency = known_agency(question.agency)
     pauses = tuple(Pause(pause.start, pause.end) for pause in question.pauses)
     try:
         check_pauses(question.received_at, pauses)
         if question.calendar_version is None:
-            calendar = directory.calendar_for(question.agency, question.received_at)
+            calendar = directory.calendar_for(agency, question.received_at)
         else:
-            calendar = directory.calendar(directory.agency(question.agency).code, question.calendar_version)
+            calendar = directory.calendar(directory.agency(agency).code, question.calendar_version)
         found = deadline(question.limit, question.received_at, calendar, pauses)
     except DirectoryError as error:
         raise not_found("This agency" if error.reason == "unknown-agency" else "This calendar version") from None

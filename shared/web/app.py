@@ -106,11 +106,11 @@ def one_of(*roles: Role) -> Callable[[Principal], Coroutine[Any, Any, Principal]
 
 
 def known_agency(text: str) -> str:
-    """An agency code of either form, in the new one; 422 when it is none."""
+    """An agency code of either form, in the new one; 404 when it is none, as for a code that no agency has."""
     try:
         return normalise_agency(text)
     except ValueError as error:
-        raise Problem(422, "invalid", str(error), [Wrong(str(error), "/agency")]) from None
+        raise Problem(404, "not-found", f"No agency has this code: {error}.", [Wrong(str(error), "/agency")]) from None
 
 
 def make_app(title: str, description: str) -> FastAPI:

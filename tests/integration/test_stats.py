@@ -645,7 +645,7 @@ async def test_promise_10_who_may_ask_what(site: RunningSite) -> None:
     ("path", "parameters", "status"),
     [
         ("/v1/indicators", {"agency": "H99", **MARCH}, 404),
-        ("/v1/indicators", {"agency": "not a code", **MARCH}, 422),
+        ("/v1/indicators", {"agency": "not a code", **MARCH}, 404),
         ("/v1/indicators", {"agency": COMMUNE, "from": "2026-03-02", "to": "2026-03-01"}, 422),
         ("/v1/indicators", {"agency": COMMUNE, **MARCH, "as_of": "2026-02-01T00:00:00Z"}, 422),
         ("/v1/indicators", {"agency": COMMUNE, **MARCH, "as_of": "2999-02-01T00:00:00Z"}, 422),

@@ -98,7 +98,7 @@ async def test_both_forms_of_an_agency_and_a_version_given(http: httpx.AsyncClie
     [
         ({"agency": "H99.1"}, 404, None),
         ({"calendar_version": 99}, 404, None),
-        ({"agency": "nobody"}, 422, "/agency"),
+        ({"agency": "nobody"}, 404, "/agency"),
         ({"received_at": "2026-10-08T09:30:00"}, 422, "/received_at"),
         ({"received_at": "9999-12-31T23:00:00Z"}, 422, "/received_at"),
         ({"received_at": "9999-12-30T10:00:00+07:00"}, 422, "/received_at"),
