@@ -29,7 +29,7 @@ from tests.harness import RawBus
 from tests.ports import base_port
 
 COMMAND = str(Path(sys.executable).with_name("lienthong"))
-LONG = 60.0  # seconds that a condition may take on a busy machine
+LONG = 120.0  # seconds that a condition may take on a busy machine
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
