@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.bus.connection import BusSettings
+from shared.bus.connection import BusSecurity, BusSettings
 
 
 class Settings(BaseSettings):
@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     bus_replication: int = Field(1, ge=1)
     bus_idempotent: bool = Field(False, description="Idempotent producers; Apache Kafka has them.")
     bus_groups: bool = Field(True, description="Processes of a service share its partitions; false: embedded broker.")
-    bus_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    bus_security: BusSecurity = "PLAINTEXT"
     bus_username: str | None = None
     bus_password: SecretStr | None = None
     bus_ca_file: str | None = None

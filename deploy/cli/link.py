@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,12 @@ def invite(
             "--bus", metavar="HOST:PORT", help="Where the lower site reaches this site's bus, if not as we do."
         ),
     ] = None,
+    security: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", help="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL there; SASL asks for a login (link login)."
+        ),
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,10 +55,39 @@ def invite(
     Examples:
       lienthong link invite --site H55.242 --out invitation.json --data ./data/province
       lienthong link invite --site H55.242 --bus bus.province.example:9092 --out invitation.json --data ./data/province
+      lienthong link invite --site H55.242 --bus bus.province.example:9093 --security SASL_SSL --out invitation.json
     """
-    answer = asyncio.run(_post(data, "/v1/links/invite", {"site": site, "bus": bus}))
+    answer = asyncio.run(_post(data, "/v1/links/invite", {"site": site, "bus": bus, "security": security}))
     _write(out, answer)
     _tell(as_json, {"link": answer["lower"], "file": str(out)}, f"{answer['lower']} is invited: {out}")
+
+
+@app.command()
+def login(
+    site: Annotated[str, typer.Argument(metavar="CODE", help="The lower site's code.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where its settings are written; it holds a secret.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the login away.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the site below a login of its own on this site's bus (Apache Kafka): its two topics, nothing else.
+
+    FILE has the settings that the lower site's routing starts with. Done again, the password of before no longer holds.
+
+    \b
+    Examples:
+      lienthong link login H55.242 --out commune.env
+      lienthong link login H55.242 --remove
+    """
+    if (out is None) is not remove:
+        raise WrongUse("either --out FILE or --remove.")
+    user = asyncio.run(_login(data, site, out))
+    sentence = (
+        f"{user} logs in no more." if out is None else f"{user} may log in: {out} goes to the operator of {site}."
+    )
+    _tell(as_json, {"site": site, "user": user, "file": str(out) if out else None, "removed": remove}, sentence)
 
 
 @app.command()
@@ -237,12 +273,49 @@ async def _on(data: Path | None, name: str | None, verb: str, body: dict[str, An
         return await client.post("routing", f"/v1/links/{name}/{verb}", body)
 
 
+async def _login(data: Path | None, code: str, out: Path | None) -> str:
+    """Makes or takes away the lower site's user on the bus; its name."""
+    from deploy.cli.topics import bus_of, with_admin
+    from deploy.kafka.plan import link_acls, link_user
+    from deploy.kafka.protocol import Admin, NoAccessControl
+    from shared.contracts.codes import normalise_agency
+
+    try:
+        code = normalise_agency(code)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+    bus, user, password = bus_of(find_site(data)), link_user(code), secrets.token_urlsafe(32)
+
+    async def work(admin: Admin) -> None:
+        known = {acl for acl in await admin.acls(f"User:{user}") if acl.name.startswith(bus.prefix)}
+        if out is None:
+            await admin.disallow(known)
+            await admin.forget_password(user)
+        else:
+            await admin.allow(link_acls(bus, code))
+            await admin.set_password(user, password)
+
+    try:
+        await with_admin(bus, work)
+    except NoAccessControl:
+        raise CommandFailed(
+            f"the bus on {bus.bootstrap} has no access control: a lower site dials it without a login."
+        ) from None
+    if out is not None:
+        _write_text(out, f"LIENTHONG_LINK_BUS_USERNAME={user}\nLIENTHONG_LINK_BUS_PASSWORD={password}\n")
+    return user
+
+
 def _write(file: Path, content: Any) -> None:
-    """Readable by its owner alone: an invitation holds a secret."""
+    _write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_text(file: Path, text: str) -> None:
+    """Readable by its owner alone: what a link begins with is secret."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
-        file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}.") from None
 

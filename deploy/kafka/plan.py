@@ -10,9 +10,9 @@ import yaml
 from deploy.kafka.protocol import Acl
 from shared.bus.connection import BusSettings
 from shared.bus.publisher import new_topic
-from shared.contracts.events import AGENCY_TOPIC_PARTITIONS, TOPICS, agency_topic
+from shared.contracts.events import AGENCY_TOPIC_PARTITIONS, TOPICS, agency_topic, link_topics
 
-SUBSCRIBER_USER = "subscriber-"
+SUBSCRIBER_USER, LINK_USER = "subscriber-", "link-"
 EVERY_SERVICE_WRITES = tuple(name for name, topic in TOPICS.items() if topic.owner == "all")
 EVERY_SERVICE_READS = ("lienthong.watermark.v1",)
 
@@ -58,6 +58,21 @@ def subscriber_acls(bus: BusSettings, code: str, topics: Sequence[str]) -> set[A
         for operation in ("read", "describe")
     }
     return acls | {Acl(principal, "group", "prefixed", subscriber_group(bus, code), "read")}
+
+
+def link_user(code: str) -> str:
+    """As whom the lower site `code` logs in here."""
+    return LINK_USER + code
+
+
+def link_acls(bus: BusSettings, code: str) -> set[Acl]:
+    """A lower site writes its line up and reads its line down; this site makes both."""
+    principal, (up, down) = f"User:{link_user(code)}", link_topics(code)
+    return {
+        Acl(principal, "topic", "literal", bus.topic(name), operation)
+        for name, allowed in ((up, "write"), (down, "read"))
+        for operation in (allowed, "describe")
+    }
 
 
 @dataclass(frozen=True, slots=True)

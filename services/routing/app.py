@@ -38,7 +38,7 @@ def create(settings: RoutingSettings | None = None) -> Service:
     views = Views(service)
     documents = Documents(service, store, identity)
     crossing = Crossing(service, store, link_store, directories, documents, views)
-    links = Links(service, link_store, crossing, directories, identity)
+    links = Links(service, settings, link_store, crossing, directories, identity)
     service.consume(CONSUMES, Handlers(service, store, crossing).apply)
     service.app.include_router(routes(service, store, crossing, identity))
     service.app.include_router(worklist_routes(service, store))

@@ -18,6 +18,7 @@ from services.routing.crossing import Crossing
 from services.routing.directories import Directories
 from services.routing.link import BATCH, Outgoing, Place, Seen, chain_over, judge, next_asked
 from services.routing.link_store import Incoming, Link, LinkStore, Side
+from services.routing.settings import RoutingSettings
 from services.routing.wire import (
     Batch,
     Control,
@@ -30,7 +31,6 @@ from services.routing.wire import (
     open_record,
     read_letter,
 )
-from shared.bus.connection import BusSettings
 from shared.bus.line import Arrived, Line, LineDown, Reading
 from shared.contracts.codes import format_instant, local_day, parse_instant
 from shared.contracts.events import link_topics
@@ -74,9 +74,15 @@ class Links:
     """The loops of all links, and what is asked of them over HTTP."""
 
     def __init__(
-        self, service: Service, links: LinkStore, crossing: Crossing, directories: Directories, identity: Identity
+        self,
+        service: Service,
+        settings: RoutingSettings,
+        links: LinkStore,
+        crossing: Crossing,
+        directories: Directories,
+        identity: Identity,
     ) -> None:
-        self._service, self._links, self._crossing = service, links, crossing
+        self._service, self._settings, self._links, self._crossing = service, settings, links, crossing
         self._directories, self._identity = directories, identity
         self.site = service.settings.site
         self._talks: dict[str, Talk] = {}
@@ -180,7 +186,9 @@ class Links:
     def _line(self, where: Any) -> Line:
         if where is None:
             return Line(self._service.settings.bus(), single=False)
-        bus = BusSettings(where["bootstrap"], where["prefix"], groups=False, security_protocol=where["security"])
+        bus = self._settings.upper_bus(where)
+        if bus.asks_for_login and not (bus.username and bus.password):
+            raise LineDown("LIENTHONG_LINK_BUS_USERNAME and _PASSWORD are not set, and the site above asks for a login")
         return Line(bus, single=bool(where["single"]))
 
     async def _turn(self, line: Line, peers: Sequence[Link]) -> None:

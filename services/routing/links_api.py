@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.routing.link_store import Link, LinkStore
 from services.routing.links import Links
 from services.routing.wire import PublicKeys
+from shared.bus.connection import BusSecurity
 from shared.contracts.codes import AgencyCode, Name
 from shared.security.peers import Identity, PeerRefused, canonical, fingerprint, verify
 from shared.security.tokens import Principal, Role
@@ -31,7 +32,7 @@ class BusAddress(BaseModel):
 
     bootstrap: Name
     prefix: Annotated[str, Field(max_length=200)] = ""
-    security: Literal["PLAINTEXT", "SSL"] = "PLAINTEXT"
+    security: BusSecurity = "PLAINTEXT"
     single: bool = False
 
 
@@ -65,8 +66,12 @@ class Reply(BaseModel):
 
 
 class Invite(Body):
+    """`bus`: another address for the lower site than ours; `security`: how it is dialled there. Unset, that is as we do at our
+    own address; at another one in clear or by TLS as we do, without a login."""
+
     site: AgencyCode
     bus: Annotated[str, Field(pattern=r"^.{1,255}:[0-9]{1,5}$")] | None = None
+    security: BusSecurity | None = None
 
 
 class File(Body):
@@ -122,6 +127,7 @@ def link_routes(service: Service, store: LinkStore, links: Links, identity: Iden
             raise Problem(409, "already-linked", "This site is linked already.")
         ticket = secrets.token_urlsafe(32)
         bus = service.settings.bus()
+        own = bus.security_protocol if body.bus is None else bus.security_protocol.removeprefix("SASL_")
         async with service.pool.acquire() as connection, connection.transaction():
             digest = sha256(ticket.encode()).hexdigest()
             empty: dict[str, Any] = {"sign": [], "seal": {}}
@@ -136,7 +142,7 @@ def link_routes(service: Service, store: LinkStore, links: Links, identity: Iden
                 "bus": {
                     "bootstrap": body.bus or bus.bootstrap,
                     "prefix": bus.prefix,
-                    "security": "SSL" if bus.security_protocol.endswith("SSL") else "PLAINTEXT",
+                    "security": body.security or own,
                     "single": not bus.groups,
                 },
                 "keys": identity.announced,

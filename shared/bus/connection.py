@@ -3,7 +3,7 @@
 import functools
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aiokafka.admin.client
 import aiokafka.client
@@ -14,6 +14,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 _NAMED_TOPICS_STAY_UNMADE = functools.partial(MetadataRequest, allow_auto_topic_creation=False)
 aiokafka.client.MetadataRequest = _NAMED_TOPICS_STAY_UNMADE
 aiokafka.admin.client.MetadataRequest = _NAMED_TOPICS_STAY_UNMADE
+
+
+BusSecurity = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,10 @@ class BusSettings:
     password: str | None = None
     ca_file: str | None = None
 
+    @property
+    def asks_for_login(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
     def client(self) -> dict[str, Any]:
         """The arguments that producers, consumers and administrators share."""
         arguments: dict[str, Any] = {
@@ -47,7 +54,7 @@ class BusSettings:
         }
         if self.security_protocol.endswith("SSL"):
             arguments["ssl_context"] = ssl.create_default_context(cafile=self.ca_file)
-        if self.security_protocol.startswith("SASL"):
+        if self.asks_for_login:
             arguments |= {
                 "sasl_mechanism": "SCRAM-SHA-512",
                 "sasl_plain_username": self.username,

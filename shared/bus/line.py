@@ -64,9 +64,9 @@ class Line:
         """Raises LineDown."""
         if self._producer is not None:
             return
-        client = self._bus.client()
         try:
             async with asyncio.timeout(TIMEOUT):
+                client = self._bus.client()
                 self._producer = AIOKafkaProducer(
                     **client, acks="all", max_request_size=2 * MAX_RECORD, request_timeout_ms=10_000
                 )

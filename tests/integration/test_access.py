@@ -25,9 +25,11 @@ from aiokafka.errors import (
 
 from deploy.kafka.plan import access, service_acls
 from deploy.kafka.protocol import Acl, Admin, logs_in
+from services.routing.settings import RoutingSettings
 from shared.bus.connection import BusSettings
+from shared.bus.line import Line, LineDown, Reading
 from shared.bus.publisher import create_topics
-from shared.contracts.events import TOPICS, agency_topic
+from shared.contracts.events import TOPICS, agency_topic, link_topics
 from shared.security.tokens import Role
 from tests.harness import until
 from tests.kafka import ADMIN, ADMIN_PASSWORD, Kafka, libraries
@@ -355,6 +357,45 @@ async def test_a_subscriber_comes_sees_its_window_and_what_follows_and_goes(site
     assert "Traceback" not in err
     assert (await site.receive("H55.242")) != ""
     assert (await site.asked("reconcile", "--wait", "60"))["reconciled"]
+
+
+async def test_a_lower_site_logs_in_to_its_line_and_to_nothing_else(site: Site, secured: Secured) -> None:
+    file, invitation = site.folder / "commune.env", site.folder / "invitation.json"
+    up, down = link_topics("H55.242")
+    await site.asked("link", "invite", "--site", "H55.242", "--out", str(invitation))
+    told = json.loads(invitation.read_text())["bus"]
+    assert told["security"] == "SASL_PLAINTEXT"  # at our own address, as we do
+    assert (await site.asked("link", "login", "H55.242", "--out", str(file)))["user"] == "link-H55.242"
+    assert file.stat().st_mode & 0o077 == 0
+    login = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    known = {name.removeprefix("LIENTHONG_").lower(): value for name, value in login.items()}
+    bus = RoutingSettings.model_validate(known).upper_bus(told)
+    # as the upper site's routing makes them once the link is confirmed
+    await Line(dataclasses.replace(secured.bus, prefix=SITE_PREFIX), single=False).make((up, down))
+    assert await logs_in(bus)
+    line = Line(bus, single=False)
+    await line.open()
+    try:
+        ids = await line.ids([up, down, "lienthong.dossier.v1"])
+        assert set(ids) == {up, down}  # of the others it does not even see that they are there
+        await line.send(up, [b"{}"])
+        await line.read({down: Reading(None, 0)}, ids)
+        assert await line.poll(0.1) == []
+        for topic in (down, "lienthong.dossier.v1"):
+            with pytest.raises(LineDown):
+                await line.send(topic, [b"{}"])
+    finally:
+        await line.close()
+    for topic in (up, "lienthong.dossier.v1", "lienthong.contact.v1"):
+        assert not await outcome(read(bus.client(), bus.topic(topic)))
+    await site.asked("link", "login", "H55.242", "--remove")
+    async with Admin(secured.bus) as admin:
+        assert await admin.acls("User:link-H55.242") == set()
+    await until(lambda: logged_out(bus))
+
+
+async def logged_out(bus: BusSettings) -> bool:
+    return not await logs_in(bus, within=0.0)
 
 
 async def agencies(site: Site) -> set[str]:
