@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import asyncpg
 import httpx
@@ -17,11 +17,10 @@ import structlog
 
 from shared.contracts.codes import format_instant
 from shared.contracts.events import TOPICS
-from shared.observe.metrics import RECONCILE_AGE, RECONCILE_MISSING
-from shared.store.pool import TRANSIENT_ERRORS
-
-if TYPE_CHECKING:
-    from shared.service import Service
+from shared.observe.metrics import RECONCILE_AGE, RECONCILE_MISSING, Metrics
+from shared.settings import Settings
+from shared.store.pool import TRANSIENT_ERRORS, Pool
+from shared.store.queries import Queries
 
 log = structlog.get_logger("lienthong.reconcile")
 
@@ -40,10 +39,27 @@ def missing(before: Heads, consumed: Heads) -> list[str]:
     return sorted(key for key, sequence in before.items() if consumed.get(key, 0) < sequence)
 
 
+class Compared(Protocol):
+    """The service whose books are compared with the owners'."""
+
+    name: str
+    settings: Settings
+    metrics: Metrics
+    store_queries: Queries
+
+    @property
+    def consumes(self) -> tuple[str, ...]: ...
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def http(self) -> httpx.AsyncClient: ...
+    def service_token(self) -> dict[str, str]: ...
+
+
 class Reconciler:
     """One service's continuous look at its books."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: Compared) -> None:
         self._service = service
         self._behind: dict[str, dict[str, int]] = {}
         self._looked = time.monotonic()

@@ -5,15 +5,16 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import structlog
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
+from shared.security.keys import SiteKeys
 from shared.security.sealing import SealBroken, unwrap
-
-if TYPE_CHECKING:
-    from shared.service import Service
+from shared.settings import Settings
+from shared.store.pool import Pool
+from shared.store.queries import Queries
 
 log = structlog.get_logger("lienthong.housekeeping")
 
@@ -32,10 +33,24 @@ class Wrapped:
     type: Literal["text", "uuid"]
 
 
+class Kept(Protocol):
+    """The service whose house is kept. Its keys change while it runs."""
+
+    name: str
+    settings: Settings
+    keys: SiteKeys
+    store_queries: Queries
+
+    @property
+    def pool(self) -> Pool: ...
+
+    def beat(self, name: str) -> None: ...
+
+
 class Housekeeping:
     """One loop of a service. `wrapped` names its tables that hold wrapped data keys."""
 
-    def __init__(self, service: "Service", wrapped: Sequence[Wrapped], seconds: float) -> None:
+    def __init__(self, service: Kept, wrapped: Sequence[Wrapped], seconds: float) -> None:
         self._service, self._wrapped, self._seconds = service, wrapped, seconds
 
     async def run(self) -> None:
