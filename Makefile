@@ -33,8 +33,8 @@ up: $(STAMP) ## Start a site under data/site (DATA=folder chooses another)
 	$(BIN)/lienthong up --data $(DATA)
 
 test: $(STAMP) ## Run the tests that need nothing but Python
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not kafka and not system"
-	@echo "Not run here: make test-kafka (Apache Kafka: Java 17 and Maven), make test-system (Debian packages)."
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not demo and not kafka and not system"
+	@echo "Not run here: make demo (which judges itself), make test-kafka (Apache Kafka: Java 17 and Maven), make test-system (Debian packages)."
 
 test-kafka: $(STAMP) ## Run the integration and acceptance tests, and what only Kafka has, on Apache Kafka (Java 17, Maven)
 	@command -v java >/dev/null && command -v mvn >/dev/null || \

@@ -75,11 +75,13 @@ class SiteProcess:
 
     async def start(self) -> State:
         """Everything up and answering; raises EmbeddedError, BundleFault, MigrationRefused, NotReady, OSError."""
+        given = Settings()
+        if self._bundle is not None and not (given.database_url or (self.data / "postgres").exists()):
+            load_bundle(self._bundle)  # a new site: what is wrong in it is said before anything is made
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock.take()
         listeners = {name: listen(name, self._host, self._ports.service(name)) for name in SERVICES}
         self._logs = LogFolder(self.data / "logs", SERVICES)
-        given = Settings()
         configure_logs(given.log_level, self._logs)  # type: ignore[arg-type]
         load_keys(self.data / "keys")
         database = await self._start_database(given)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import structlog
 from aiokafka.errors import KafkaError
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLScram512
 
@@ -40,7 +40,7 @@ from shared.store.log import Log
 from shared.store.pool import TRANSIENT_ERRORS, Connection, Pool, open_pool
 from shared.store.queries import Queries
 from shared.store.relay import PublishFailed, Relay, RelaySettings, Waker
-from shared.web.app import make_app
+from shared.web.app import include, make_app
 from shared.web.gate import Gate
 from shared.web.ledger import envelope_from_json
 from shared.web.throttle import Throttle
@@ -135,6 +135,10 @@ class Service:
     def consume(self, topics: Sequence[str], apply: Apply) -> None:
         """This service applies the events of these topics, each once and in its key's order."""
         self._consumed, self._apply = tuple(topics), self._traced(apply) if self.traces.on else apply
+
+    def include(self, *parts: APIRouter) -> None:
+        """This service answers these routes."""
+        include(self.app, *parts)
 
     def _traced(self, apply: Apply) -> Apply:
         async def traced(connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:

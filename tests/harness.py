@@ -6,7 +6,6 @@ LIENTHONG_TEST_BUS (host:port of an Apache Kafka) put others in their place: the
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import inspect
 import itertools
@@ -372,7 +371,6 @@ async def running_site(
         await backing.drop_database(database_url)
         await backing.drop_topics(prefix)
         await until(lambda: not _left(tasks), 5.0, lambda: f"tasks left behind: {_left(tasks)}")
-        gc.collect()
 
 
 def _left(before: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.debian_postgres import DebianPostgres, PostgresUnavailable
 from tests.kafka import Kafka, KafkaUnavailable
 
-SUITES = ["-m", "not system", "tests/integration", "tests/acceptance", "tests/kafka_only"]
+SUITES = ["-m", "not demo and not system", "tests/integration", "tests/acceptance", "tests/kafka_only"]
 
 
 async def run(arguments: list[str]) -> int:

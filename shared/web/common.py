@@ -15,7 +15,7 @@ from shared.security.tokens import Role
 from shared.service import Service
 from shared.store.log import family
 from shared.store.room import headers_from_json
-from shared.web.app import Asking, Body, allow, router
+from shared.web.app import Asking, Body, allow, include, router
 from shared.web.docs import docs_routes
 from shared.web.ledger import envelope_to_json
 from shared.web.problem import Problem, not_found
@@ -34,7 +34,7 @@ LOG_PAGE = 10_000
 def common_routes(service: Service) -> APIRouter:
     """To be included by each service's app."""
     routes = router()
-    routes.include_router(docs_routes(service))
+    include(routes, docs_routes(service))
     store = service.store_queries
 
     @routes.get("/healthz", tags=["probes"], responses=_UNWELL)

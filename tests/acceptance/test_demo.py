@@ -11,6 +11,7 @@ from deploy.demo.cases import load_cases
 from tests.acceptance.command import COMMAND, environment, lienthong, processes_on, until
 
 
+@pytest.mark.demo
 @pytest.mark.timeout(420)
 def test_the_demo_shows_that_all_is_well(tmp_path: Path) -> None:
     done = lienthong("demo", "--json", data=tmp_path / "demo")

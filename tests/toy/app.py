@@ -129,13 +129,13 @@ class Effects:
 
 def owner(settings: Settings) -> Service:
     service = Service("intake", settings, title="Toy", description="Owns things.", plain={"/v1/plain": ("text/plain",)})
-    service.app.include_router(common_routes(service))
-    service.app.include_router(routes(service))
+    service.include(common_routes(service))
+    service.include(routes(service))
     return service
 
 
 def consumer(settings: Settings, topics: Sequence[str] = (DOSSIERS,)) -> Service:
     service = Service("routing", settings, title="Toy", description="Makes rows of them.")
     service.consume(topics, Effects(service).apply)
-    service.app.include_router(common_routes(service))
+    service.include(common_routes(service))
     return service

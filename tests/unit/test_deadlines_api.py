@@ -16,7 +16,7 @@ from shared.directory.directory import Directory
 from shared.directory.merge import merge
 from shared.directory.reading import load_bundle
 from shared.security.tokens import Principal, Role, TokenRefused
-from shared.web.app import make_app
+from shared.web.app import include, make_app
 from shared.web.gate import Gate
 
 
@@ -33,7 +33,7 @@ def app() -> ASGIApp:
     directory = Directory(merge(None, load_bundle(SAMPLE))[0])
     service: Any = SimpleNamespace(directory=SimpleNamespace(current=directory))
     application = make_app("clock", "for a test")
-    application.include_router(deadline_routes(service))
+    include(application, deadline_routes(service))
     return Gate(application, verify=verify)
 
 

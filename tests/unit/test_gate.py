@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message
 from shared.contracts.codes import AgencyCode, Instant, Name, Phone
 from shared.security.keys import load_keys
 from shared.security.tokens import Role, Tokens
-from shared.web.app import Asking, Body, allow, known_agency, make_app, router
+from shared.web.app import Asking, Body, allow, include, known_agency, make_app, router
 from shared.web.gate import MAX_BODY, Gate, guarded
 from shared.web.problem import PROBLEM_TYPE
 
@@ -67,7 +67,7 @@ def application() -> FastAPI:
     async def metrics(request: Request) -> dict[str, Any]:
         return {"token": request.headers.get("authorization")}
 
-    app.include_router(routes)
+    include(app, routes)
     return app
 
 
