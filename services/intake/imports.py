@@ -16,6 +16,7 @@ from services.intake.dossier import Actor
 from services.intake.store import Store
 from services.intake.writer import Command, Line, Result, Writer
 from shared.contracts.codes import parse_instant
+from shared.courtesy import give_way
 from shared.service import Service
 from shared.web.problem import Problem, Wrong, pointer_of
 
@@ -145,7 +146,7 @@ class Imports:
                 reads = []
                 for index, (line, raw) in enumerate(lines[start : start + size]):
                     if index % 50 == 49:
-                        await asyncio.sleep(0)  # requests are answered beside an import
+                        await give_way()
                     reads.append(read_line(line, raw, number, actor, scope, mode))
                 if under_way is not None:
                     answers += await under_way

@@ -34,6 +34,7 @@ from shared.bus.topic_ids import topic_ids
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import ParkedRecorded
+from shared.courtesy import give_way
 from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
 from shared.observe.traces import trace_id
@@ -193,6 +194,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._idle.clear()
         self._began = time.monotonic()
         try:
+            await give_way()
             await self._work(records)
         finally:
             self._began = None

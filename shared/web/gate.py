@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.courtesy import answering
 from shared.observe.traces import Traces, causing, readable
 from shared.security.tokens import Principal, TokenRefused
 from shared.web.problem import Problem
@@ -72,7 +73,13 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif scope["path"] in PROBES or scope["path"].startswith(AMONG_SERVICES):
+            await self._answer(scope, receive, send)
+        else:
+            with answering():
+                await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), 500
 
         async def sending(message: Message) -> None:
