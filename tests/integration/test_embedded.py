@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -361,7 +362,9 @@ async def fill(producer: AIOKafkaProducer, megabytes: int) -> None:
         await asyncio.gather(*[producer.send_and_wait(TOPIC, bytes(100_000)) for _ in range(10)])
 
 
-async def test_broker_restarts_empty_when_all_have_caught_up_and_its_clients_go_on(folder: Path) -> None:
+async def test_broker_restarts_empty_when_all_have_caught_up_and_its_clients_go_on(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caught_up = False
 
     async def answer() -> bool:
@@ -396,6 +399,8 @@ async def test_broker_restarts_empty_when_all_have_caught_up_and_its_clients_go_
             while (record := await asyncio.wait_for(consumer.getone(), 30)).value != b"after":
                 assert record.value == bytes(100_000)
             assert record.offset == 0
+            errors = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
+            assert [entry.name for entry in errors if entry.name.startswith("aiokafka")] == []
         finally:
             await consumer.stop()
             await producer.stop()
