@@ -81,7 +81,8 @@ class Webhook:
 
 
 class Observability:
-    """Prometheus over `targets` (host:port) with the project's rules, Alertmanager with its inhibitions."""
+    """Prometheus over `targets` (host:port) with the project's rules, Alertmanager with its inhibitions. All windows are
+    divided by `factor`; at 1 rules and intervals are those that are shipped."""
 
     def __init__(self, folder: Path, targets: Sequence[str], factor: float = 20.0) -> None:
         self.webhook = Webhook()
@@ -98,15 +99,19 @@ class Observability:
         await self.webhook.start()
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "rules.yaml").write_text(shortened(RULES.read_text(), self._factor))
+        short = self._factor > 1
+        rules = RULES.read_text()
+        (folder / "rules.yaml").write_text(shortened(rules, self._factor) if short else rules)
         prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
-        prometheus["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        if short:
+            prometheus["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         prometheus["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": [f"127.0.0.1:{self._ports[1]}"]}]}]
         prometheus["scrape_configs"][0]["static_configs"] = [{"targets": list(self._targets)}]
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(prometheus))
         manager = yaml.safe_load((DEPLOY / "prometheus" / "alertmanager.yaml").read_text())
         # Long enough for the cause to arrive before what follows from it is told.
-        manager["route"] |= {"group_wait": "4s", "group_interval": "1s", "repeat_interval": "1m"}
+        if short:
+            manager["route"] |= {"group_wait": "4s", "group_interval": "1s", "repeat_interval": "1m"}
         manager["receivers"][0]["webhook_configs"][0]["url"] = f"http://127.0.0.1:{self.webhook.port}/alerts"
         (folder / "alertmanager.yaml").write_text(yaml.safe_dump(manager))
         await self._run(
@@ -121,7 +126,7 @@ class Observability:
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'prometheus'}",
             f"--web.listen-address=127.0.0.1:{self._ports[0]}",
-            "--rules.alert.resend-delay=1s",
+            *(("--rules.alert.resend-delay=1s",) if short else ()),
         )
         await until(self._ready, 60.0)
 
