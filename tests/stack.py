@@ -26,6 +26,7 @@ from tests.kafka import Kafka
 from tests.ports import free_port
 
 COMMAND = Path(sys.executable).parent / "lienthong"
+EARLIER = "PYTHONPATH"  # where Python looks before it finds the version that is installed
 BusKind = Literal["embedded", "kafka"]
 PARTITIONS = 3
 STARTS_WITHIN = 180.0  # seconds, of eight processes on a busy machine; nothing is measured by it
@@ -33,7 +34,8 @@ STARTS_WITHIN = 180.0  # seconds, of eight processes on a busy machine; nothing 
 
 @dataclass
 class Process:
-    """One service process and how to start it again. `name` is the service's; `command` what `run NAME` is given to."""
+    """One service process and how to start it again. `name` is the service's; `command` what `run NAME` is given to; while
+    `may_run` is not set, nobody who looks after it starts it again."""
 
     name: str
     port: int
@@ -41,6 +43,10 @@ class Process:
     log: Path
     process: "asyncio.subprocess.Process | None" = None
     command: Sequence[str] = (str(COMMAND),)
+    may_run: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_run.set()
 
     @property
     def url(self) -> str:
@@ -106,6 +112,7 @@ class Stack:
     `replicas`: processes of each service; the second is `processes["intake-2"]`. The embedded broker has no groups: there
     one process of a service reads everything. `database` is where PostgreSQL has its files, by default below `data`.
     `given_bus`: a bus that is not ours to start; `users`: the name and password with which a service logs in to it.
+    `earlier`: the files of an earlier version, which the site is made by and begins with, until `upgrade`.
     """
 
     data: Path
@@ -120,6 +127,7 @@ class Stack:
     postgres_settings: Mapping[str, str] = field(default_factory=dict)
     given_bus: str = ""
     users: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    earlier: Path | None = None
     postgres: EmbeddedPostgres = field(init=False)
     kafka: Kafka | None = None
     broker: EmbeddedBroker | None = None
@@ -162,12 +170,17 @@ class Stack:
             **{f"LIENTHONG_{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in ports.items()},
             **self.settings,
         }
-        await self._migrate(environment)
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            await load(connection, bundle, who="test")
-        finally:
-            await connection.close()
+        if self.earlier is not None:
+            environment[EARLIER] = str(self.earlier)
+        await self._command(environment, "migrate")
+        if self.earlier is None:
+            connection = await asyncpg.connect(self.database_url)
+            try:
+                await load(connection, bundle, who="test")
+            finally:
+                await connection.close()
+        else:
+            await self._command(environment, "site", "load", str(self.bundle))
         for name in self.services:
             for number in range(1, self.replicas.get(name, 1) + 1):
                 known = name if number == 1 else f"{name}-{number}"
@@ -179,13 +192,30 @@ class Stack:
         await asyncio.gather(*(process.start() for process in self.processes.values()))
         await asyncio.gather(*(process.ready(self.http, STARTS_WITHIN) for process in self.processes.values()))
 
-    async def _migrate(self, environment: dict[str, str]) -> None:
+    async def lienthong(self, *arguments: str) -> bytes:
+        """This version's command on the site, by the site's settings: what it prints. Raises RuntimeError with its words."""
+        environment = dict(next(iter(self.processes.values())).environment)
+        environment.pop(EARLIER, None)
+        return await self._command(environment, *arguments)
+
+    def upgrade(self) -> None:
+        """Whatever is started from now on is of this version."""
+        for process in self.processes.values():
+            process.environment.pop(EARLIER, None)
+
+    def settings_are(self, **changed: str) -> None:
+        """What is started from now on has these settings (environment)."""
+        for process in self.processes.values():
+            process.environment |= changed
+
+    async def _command(self, environment: dict[str, str], *arguments: str) -> bytes:
         process = await asyncio.create_subprocess_exec(
-            str(COMMAND), "migrate", env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            str(COMMAND), *arguments, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        output, _ = await process.communicate()
+        output, complaint = await process.communicate()
         if process.returncode != 0:
-            raise RuntimeError(f"lienthong migrate: {output.decode()}")
+            raise RuntimeError(f"lienthong {' '.join(arguments)}: {(output + complaint).decode()}")
+        return output
 
     def token(self, role: Role = Role.ADMIN, agency: str | None = None, *, subtree: bool = False) -> dict[str, str]:
         token = self.tokens.issue(role, agency=agency, subtree=subtree, hours=24)

@@ -36,6 +36,7 @@ from shared.service import SERVICES
 from tests.chaos.faults import FAKETIME, SECRET, SESSION, Clock, Fault, Faults, ProviderProcess
 from tests.chaos.figures import LOCAL
 from tests.chaos.judge import TOLD, Finding, Judge, Verdict, subject_of
+from tests.chaos.keeping import earlier_version
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import PROBE_DESK, Load
 from tests.chaos.planted import PLANTS, PREPARE
@@ -127,6 +128,7 @@ class Driver:
             replicas=self._replicas(),
             command=(sys.executable, "-m", "tests.chaos.planted", plant) if plant else (str(COMMAND),),
             database=small_disk,
+            earlier=earlier_version(self.folder / "earlier", self.arguments.upgrade_from),
         )
         supervisors: list[asyncio.Task[None]] = []
         self.provider: ProviderProcess | None = None
@@ -219,6 +221,7 @@ class Driver:
             if status not in (-9, 0):
                 self.ended_badly[f"{name} ended with {status}"] += 1
             await asyncio.sleep(0.1 if status in (-9, 0) else 0.5)
+            await process.may_run.wait()
             await process.start()
 
     async def _all_ready(self) -> None:
@@ -424,6 +427,7 @@ def show(driver: Driver, verdict: Verdict, console: Console) -> None:
 
 def again(arguments: argparse.Namespace) -> str:
     plant = f" --plant {arguments.plant}" if arguments.plant else ""
+    plant += f" --upgrade-from {arguments.upgrade_from}" if arguments.upgrade_from else ""
     return f"python -m tests.chaos --faults {arguments.faults} --seed {arguments.seed} --bus {arguments.bus}{plant}"
 
 
@@ -437,6 +441,11 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=16, help="how many dossiers are worked on at a time")
     parser.add_argument("--think", type=float, default=0.6, help="seconds between two acts of one of them, on average")
     parser.add_argument("--only", default="", help="for example kill,provider: faults whose name holds one of these")
+    parser.add_argument(
+        "--upgrade-from",
+        metavar="COMMIT",
+        help="the site begins with that version, and is upgraded; `previous`: the newest that had fewer migrations",
+    )
     parser.add_argument("--json", type=Path, help="write the report there")
     parser.add_argument("--keep", action="store_true", help="leave the site's folder with its logs")
     arguments = parser.parse_args()

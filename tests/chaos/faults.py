@@ -23,6 +23,7 @@ from shared.contracts.envelope import encode
 from shared.contracts.events import TOPICS
 from shared.store.log import envelope_of
 from tests.chaos.judge import COPY
+from tests.chaos.keeping import Keeping
 from tests.chaos.load import Load
 from tests.stack import Process, Stack
 
@@ -124,6 +125,8 @@ class Faults:
 
     def all(self) -> list[Fault]:
         kafka = self.stack.bus == "kafka"
+        keeping = Keeping(self.stack, self.load.ledger, self.late)
+        everything = frozenset({*self.stack.processes, "postgres", "copies", "keys"})
         faults = [
             *(self._of_process(name, process) for name, process in self.stack.processes.items()),
             *(self._stopped(name, process) for name, process in self.stack.processes.items()),
@@ -139,7 +142,11 @@ class Faults:
             Fault("receipts twice", frozenset({"provider"}), lambda: self._provider(4, receipts=2), 0.7),
             Fault("receipts before the answer", frozenset({"provider"}), lambda: self._provider(4, early=True), 0.7),
             Fault("rolling restart", frozenset(self.stack.processes), self._rolling_restart, 0.7),
+            Fault("keys changed", frozenset({"keys"}), keeping.change_keys, 0.5),
+            Fault("brought back from a backup", everything, keeping.bring_back, 0.5),
         ]
+        if self.stack.earlier is not None:
+            faults.append(Fault("rolling upgrade", frozenset({*self.stack.processes, "postgres"}), self._upgrade))
         if kafka:
             faults += [
                 Fault("kill broker", frozenset({"bus"}), self._kill_kafka, 2.0, kills=True),
@@ -186,6 +193,12 @@ class Faults:
                 await asyncio.sleep(0.05)
             with contextlib.suppress(RuntimeError, TimeoutError):
                 await process.ready(self.stack.http, 30)
+
+    async def _upgrade(self) -> None:
+        """The migrations of the next version while the one before still works, then one process after another."""
+        await self.stack.lienthong("migrate")
+        self.stack.upgrade()
+        await self._rolling_restart()
 
     async def _step_clock(self) -> None:
         """Minutes forward or back, and after some seconds right again, which is a step as well."""
