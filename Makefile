@@ -11,7 +11,7 @@ OTHERS_STAMP := $(OTHERS_VENV)/.ready
 LOCK := --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-system audit sbom alerts bench chaos mutants lint lock up clean
+.PHONY: help setup demo test test-kafka test-system audit sbom alerts detection bench chaos mutants lint lock up clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ sbom: $(STAMP) ## Write the bill of materials (build/sbom.json, CycloneDX)
 
 alerts: $(STAMP) ## Write the alert rules again as a resource of Kubernetes, after a change in deploy/prometheus/rules.yaml
 	$(BIN)/python -m deploy.prometheus.as_kubernetes
+
+detection: $(STAMP) ## Write how long each alert takes into docs/runbooks, from the last run of tests/system/test_alerts.py
+	$(BIN)/python -m tests.detection
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -48,6 +48,7 @@ from shared.web.throttle import Throttle
 log = structlog.get_logger("lienthong.service")
 
 SERVICES = ("intake", "routing", "notify", "stats")
+PATIENCE = 60.0  # seconds without a turn, beyond its rest, after which a loop is not well
 
 BATCH, BATCH_ON_ONE_LOOP = 500, 100
 """Records that a consumer takes at once. Where four services share a loop a large batch keeps a receipt waiting for a
@@ -127,7 +128,7 @@ class Service:
         self._loops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._beats: dict[str, float] = {}
-        self._limits: dict[str, float] = {"relay": 60.0, "housekeeping": settings.housekeeping_seconds + 300}
+        self._limits: dict[str, float] = {"relay": PATIENCE, "housekeeping": settings.housekeeping_seconds + 300}
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_applied: list[Callable[[], None]] = [self.wake]
         self._on_observe: list[Callable[[Connection], Awaitable[None]]] = []
@@ -158,7 +159,7 @@ class Service:
         """The topics of the contract whose events this service applies."""
         return self._consumed
 
-    def run_always(self, name: str, loop: Callable[[], Awaitable[None]], *, silent_for: float = 60.0) -> None:
+    def run_always(self, name: str, loop: Callable[[], Awaitable[None]], *, silent_for: float = PATIENCE) -> None:
         """A loop of the service; it calls `beat(name)` at each turn, or the service is unhealthy after `silent_for` s."""
         self._loops.append((name, loop))
         self._limits[name] = silent_for
@@ -381,6 +382,13 @@ class Service:
 
     # -- probes
 
+    def late(self, now: float) -> dict[str, float]:
+        """By loop: the seconds since it last turned, beyond the rest that it takes between two turns."""
+        return {
+            name: max(0.0, now - beat - (self._limits.get(name, PATIENCE) - PATIENCE))
+            for name, beat in self._beats.items()
+        }
+
     def unhealthy(self) -> list[str]:
         """What makes no progress; empty when all is well."""
         now = time.monotonic()
@@ -429,9 +437,8 @@ class Service:
         metrics.set(known.BUILD, 1, version("lienthong"))
         if (expires := expiry_of(self.settings.bus_ca_file)) is not None:
             metrics.set(known.CERTIFICATE, expires)
-        now = time.monotonic()
-        for name, beat in self._beats.items():
-            metrics.set(known.LOOP_PROGRESS, now - beat, name)
+        for name, late in self.late(time.monotonic()).items():
+            metrics.set(known.LOOP_PROGRESS, late, name)
         if self.reconciler is not None:
             self.reconciler.observe()
         if self.consumer is not None:

@@ -193,9 +193,10 @@ class Stack:
         await asyncio.gather(*(process.ready(self.http, STARTS_WITHIN) for process in self.processes.values()))
 
     async def lienthong(self, *arguments: str) -> bytes:
-        """This version's command on the site, by the site's settings: what it prints. Raises RuntimeError with its words."""
-        environment = dict(next(iter(self.processes.values())).environment)
-        environment.pop(EARLIER, None)
+        """This version's command on the site, by the site's settings and the true clock: what it prints. Raises RuntimeError
+        with its words."""
+        given = next(iter(self.processes.values())).environment
+        environment = {name: value for name, value in given.items() if name not in (EARLIER, "LD_PRELOAD")}
         return await self._command(environment, *arguments)
 
     def upgrade(self) -> None:

@@ -20,6 +20,7 @@ from services.routing.link import BATCH, Outgoing, Place, Seen, chain_over, judg
 from services.routing.link_store import Incoming, Link, LinkStore, Side
 from services.routing.settings import RoutingSettings
 from services.routing.wire import (
+    REASONS,
     Batch,
     Control,
     Letter,
@@ -569,5 +570,6 @@ def show_link(metrics: Metrics, link: Link, name: str, waiting: int) -> None:
     metrics.set(LINK_WAITING, waiting, name, link.outgoing)
     if link.offset_ms is not None:
         metrics.set(LINK_CLOCK, link.offset_ms / 1000, name)
-    for reason, count in link.refused.items():
-        metrics.total(LINK_REFUSED, count, name, reason)
+    # Each reason is there from the start: of a counter that begins with its first count nobody sees that it rose.
+    for reason in (*REASONS, *link.refused):
+        metrics.total(LINK_REFUSED, link.refused.get(reason, 0), name, reason)

@@ -30,6 +30,35 @@ MAX_ENVELOPE: Final = 2 << 20
 MAX_HOPS: Final = 8
 
 
+REASONS: Final = (
+    "bad-digest",
+    "bad-directory",
+    "bad-envelope",
+    "bad-event",
+    "bad-signature",
+    "duplicate",
+    "expired-key",
+    "failed",
+    "fork",
+    "loop",
+    "no-way",
+    "not-below",
+    "not-ours",
+    "not-readable",
+    "not-theirs",
+    "not-wrapped-to-us",
+    "out-of-order",
+    "oversize",
+    "replayed",
+    "truncated",
+    "unknown-key",
+    "unknown-kind",
+    "wrong-address",
+    "wrong-source",
+)
+"""Why what came over a link is not taken."""
+
+
 class Refused(Exception):
     """A record or an envelope that is not taken; `reason` is a stable code that is counted."""
 

@@ -133,7 +133,11 @@ BREAKER: Final = Metric("gauge", "breaker_open", "", "1 while too many bad event
 # -- loops, machine
 
 LOOP_PROGRESS: Final = Metric(
-    "gauge", "loop_since_progress_seconds", "seconds", "Time since a loop of the service last turned.", ("loop",)
+    "gauge",
+    "loop_since_progress_seconds",
+    "seconds",
+    "Time since a loop of the service last turned, beyond the rest that it takes between two turns.",
+    ("loop",),
 )
 LOOP_FAILURES: Final = Metric(
     "counter", "loop_failures", "", "Times that a loop of the service broke and was begun again.", ("loop",)

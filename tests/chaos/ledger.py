@@ -70,6 +70,7 @@ class Ledger:
     wrong: list[tuple[str, str, str]] = field(default_factory=list)  # promise, dossier, what
     requests: int = 0
     repeated: int = 0
+    errors: int = 0  # answers of 5xx
     refused: int = 0
     lines: int = 0
     unexpected: dict[str, int] = field(default_factory=dict)  # answers by "status code": to be looked at

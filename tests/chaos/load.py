@@ -109,6 +109,7 @@ class Client:
                     answer.status_code == 409 and answer.json().get("code") == "idempotency-key-running"
                 ):
                     return answer
+                self._ledger.errors += answer.status_code >= 500
                 if answer.status_code == 500:
                     self._note(f"500 {path.rsplit('/', 1)[-1]}")
             except (httpx.HTTPError, ValueError):

@@ -4,7 +4,9 @@ People are at work the whole time, and the judge of `make chaos`, which is other
 """
 
 import asyncio
+import os
 import signal
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -13,6 +15,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from shared.contracts.events import TOPICS
 from shared.service import SERVICES
+from tests.chaos.keeping import earlier_version
 from tests.harness import until
 from tests.kafka_only.conftest import Worked, Working
 from tests.stack import Stack
@@ -90,6 +93,24 @@ async def test_promise_3_a_group_rebalances_while_batches_are_in_flight(working:
         await processes["intake-2"].start()
         for name in SERVICES:
             await processes[f"{name}-2"].ready(site.stack.http)
+        assert await site.judged() == []
+
+
+async def test_promise_1_an_upgrade_at_work_answers_no_error(working: Working, tmp_path: Path) -> None:
+    """From an earlier version, out of the history (LIENTHONG_UPGRADE_FROM): migrated while it works, then one process after
+    another. Who finds one process away asks the other, as behind any load balancer."""
+    earlier = earlier_version(tmp_path / "earlier", os.environ.get("LIENTHONG_UPGRADE_FROM", "previous"))
+    async with working(replicas=dict.fromkeys(SERVICES, 2), earlier=earlier) as site:
+        await site.acts(60)
+        await site.stack.lienthong("migrate")
+        await site.acts(20)  # the earlier version on the next one's schema
+        site.stack.upgrade()
+        for process in site.stack.processes.values():
+            await process.stop()
+            await process.start()
+            await process.ready(site.stack.http)
+        await site.acts(60)
+        assert site.ledger.errors == 0
         assert await site.judged() == []
 
 

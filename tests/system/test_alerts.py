@@ -3,30 +3,47 @@ of that cause and of nothing else. All windows of the rules are divided by one f
 """
 
 import asyncio
+import contextlib
 import json
+import os
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 import yaml
+from aiokafka.errors import KafkaError
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from services.routing.link import BEGIN
+from services.routing.wire import Way, control_record
 from shared.bus.connection import BusSettings
+from shared.contracts.codes import format_instant
+from shared.contracts.events import link_topics
+from shared.security.peers import Identity, canonical
 from shared.security.tokens import Role
+from tests.acceptance.linked import Proxy
+from tests.detection import FOUND
 from tests.harness import RawBus, until
 from tests.observability import DEPLOY, Observability, needed
+from tests.ports import free_port
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 PROVIDER_AWAY = "http://127.0.0.1:9/sms"
+FACTOR = 20.0  # by which all windows of the rules are divided
+BELOW = "H55.9001"  # a lower site, by hand
+KEYS_DISK = 2200  # MB of the disk for the keys: DiskFull is told below 2048
+BREAKS_ABOVE = 3  # parked events a minute
 
 
 def test_rules_fire_for_their_cause_and_stay_quiet_without_it() -> None:
@@ -56,9 +73,18 @@ def expiring(path: Path, days: int) -> None:
 class Watched:
     """A site, its watchers, and what is planted in it."""
 
-    def __init__(self, stack: Stack, watchers: Observability, database: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        watchers: Observability,
+        database: "asyncpg.Pool[asyncpg.Record]",
+        below: "Below",
+        books: Proxy,
+        storage: "Storage",
+    ) -> None:
         self.stack, self.watchers, self.database = stack, watchers, database
-        self.detected: dict[str, float] = {}
+        self.below, self.books, self.storage = below, books, storage
+        self.detected: dict[str, dict[str, Any]] = {}
 
     async def quiet(self) -> None:
         async def nothing() -> bool:
@@ -67,7 +93,7 @@ class Watched:
         await until(nothing, 120.0, lambda: f"still firing: {self.watchers.webhook.firing}")
 
     async def sees(
-        self, alert: str, plant: Callable[[], Awaitable[object]], heal: Callable[[], Awaitable[object]]
+        self, alert: str, cause: str, plant: Callable[[], Awaitable[object]], heal: Callable[[], Awaitable[object]]
     ) -> None:
         """The cause is planted, its alert comes and no other, it is healed, and all is quiet again."""
         await self.quiet()
@@ -79,13 +105,13 @@ class Watched:
             await until(
                 lambda: alert in self.watchers.webhook.firing, 300.0, lambda: f"told: {self.watchers.webhook.ever}"
             )
-            self.detected[alert] = round(loop.time() - began, 1)
+            self.detected[alert] = {"cause": cause, "seconds": round(loop.time() - began, 1)}
         finally:
             await heal()
         await self.quiet()
         assert set(self.watchers.webhook.ever) == {alert}
 
-    async def receive(self) -> str:
+    async def receive(self, **more: object) -> str:
         answer = await self.stack.http.post(
             self.stack.url("intake") + "/v1/dossiers",
             headers=self.stack.token(Role.ADMIN),
@@ -95,10 +121,38 @@ class Watched:
                 "channel": "counter",
                 "return_by": "counter",
                 "applicant": {"kind": "citizen", "name": "Nguyễn Văn Mẫu", "phone": "0912345678"},
+                **more,
             },
         )
         assert answer.status_code == 201, answer.text
         return str(answer.json()["code"])
+
+    @contextlib.asynccontextmanager
+    async def desks(self, count: int) -> AsyncIterator[None]:
+        """Desks at work meanwhile, whatever they are answered."""
+
+        async def desk() -> None:
+            while True:
+                with contextlib.suppress(AssertionError, httpx.HTTPError):
+                    await self.receive()
+                await asyncio.sleep(0.2)
+
+        working = [asyncio.create_task(desk()) for _ in range(count)]
+        try:
+            yield
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def session(self, **settings: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Somebody's own session on the database; whatever it holds it holds no longer than this."""
+        connection = await asyncpg.connect(self.stack.database_url, server_settings=settings)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def received_everywhere(self) -> str:
         code = await self.receive()
@@ -116,6 +170,105 @@ class Watched:
         return code
 
 
+class Below:
+    """A lower site, by hand: every other second it says over its line that it is there."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self._stack, self._folder = stack, folder
+        self.identity = Identity(BELOW, folder / "below")
+        self.silent, self.offset = False, timedelta(0)
+        self._way = Way(BELOW, "up", BELOW, stack.site)
+        self._bus = RawBus(BusSettings(stack.bootstrap, groups=False))
+        self._tick = 0
+
+    async def join(self) -> None:
+        routing, headers = self._stack.url("routing"), self._stack.token(Role.OPERATOR)
+        invited = await self._stack.http.post(f"{routing}/v1/links/invite", headers=headers, json={"site": BELOW})
+        assert invited.status_code == 200, invited.text
+        content = {
+            "kind": "lienthong-reply",
+            "site": BELOW,
+            "name": "Xã Thử Nghiệm",
+            "upper": self._stack.site,
+            "keys": self.identity.announced,
+            "ticket": invited.json()["ticket"],
+        }
+        reply = json.dumps({**content, "jws": self.identity.sign(canonical(content))})
+        done = await self._stack.http.post(f"{routing}/v1/links/confirm", headers=headers, json={"text": reply})
+        assert done.status_code == 200, done.text
+
+        async def answered() -> bool:
+            return bool(await self._bus.records(link_topics(BELOW)[1]))
+
+        await until(answered)
+
+    async def speak(self) -> None:
+        while True:
+            if not self.silent:
+                with contextlib.suppress(KafkaError, OSError):
+                    await self.say(self.identity)
+            await asyncio.sleep(2)
+
+    async def say(self, identity: Identity) -> None:
+        self._tick += 1
+        said = {
+            "seen": {"epoch": 1, "number": 0, "chain": BEGIN, "asks": False},
+            "sent": [1, 0],
+            "clock": format_instant(datetime.now(UTC) + self.offset),
+            "reaches": [],
+            "complete": None,
+            "digests": None,
+        }
+        record = control_record(identity, self._way, self._tick, said)
+        await self._bus.send((link_topics(BELOW)[0], None, record, []))
+
+    def stranger(self) -> Identity:
+        return Identity(BELOW, self._folder / "stranger")
+
+
+class Storage:
+    """Where attachments lie: an answer of it may never end."""
+
+    def __init__(self) -> None:
+        self.port, self.drips = free_port(), False
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        self.drips = False
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            if self.drips:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while self.drips:
+                    writer.write(b".")
+                    await writer.drain()
+                    await asyncio.sleep(1)
+            else:
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.contextmanager
+def disk_of_its_own(folder: Path) -> Iterator[Path]:
+    """A small disk that can be filled without harm."""
+    assert os.geteuid() == 0, "the keys get a disk of their own: run this as root"
+    folder.mkdir(parents=True)
+    options = f"size={KEYS_DISK}m,mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=False)
+
+
 @pytest.fixture(scope="module")
 async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
     assert not needed("prometheus", "prometheus-alertmanager"), needed("prometheus", "prometheus-alertmanager")
@@ -124,27 +277,46 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
     bundle["quiet_hours"] = None
     file = folder / "bundle.yaml"
     file.write_text(yaml.safe_dump(bundle, allow_unicode=True))
+    storage = Storage()
+    await storage.start()
     stack = Stack(
         folder / "site",
         "embedded",
         bundle=file,
-        settings={"LIENTHONG_RECONCILE_SECONDS": "2", "LIENTHONG_TICK_SECONDS": "1"},
+        settings={
+            "LIENTHONG_RECONCILE_SECONDS": "2",
+            "LIENTHONG_TICK_SECONDS": "1",
+            "LIENTHONG_BREAKER_LIMIT": str(BREAKS_ABOVE),
+            "LIENTHONG_ATTACHMENT_ROOTS": json.dumps([f"http://127.0.0.1:{storage.port}/"]),
+        },
     )
-    await stack.start()
-    database = await asyncpg.create_pool(stack.database_url, min_size=1, max_size=2)
-    watchers = Observability(
-        folder / "watchers", [process.url.removeprefix("http://") for process in stack.processes.values()]
-    )
-    await watchers.start()
-    site = Watched(stack, watchers, database)
-    try:
+    async with contextlib.AsyncExitStack() as ends:
+        ends.push_async_callback(storage.stop)
+        ends.enter_context(disk_of_its_own(stack.data / "keys"))
+        ends.push_async_callback(stack.stop)
+        await stack.start()
+        books = Proxy(int(stack.url("intake").rpartition(":")[2]))
+        ends.callback(books.close)
+        stats = stack.processes["stats"]
+        await stats.stop()
+        stats.environment["LIENTHONG_INTAKE_URL"] = f"http://127.0.0.1:{books.port}"
+        await stats.start()
+        await stats.ready(stack.http)
+        database = await asyncpg.create_pool(stack.database_url, min_size=1, max_size=2)
+        ends.callback(database.terminate)
+        below = Below(stack, folder)
+        await below.join()
+        speaking = asyncio.create_task(below.speak())
+        ends.callback(speaking.cancel)
+        targets = [process.url.removeprefix("http://") for process in stack.processes.values()]
+        watchers = Observability(folder / "watchers", targets, FACTOR)
+        ends.push_async_callback(watchers.stop)
+        await watchers.start()
+        site = Watched(stack, watchers, database, below, books, storage)
         await until(watchers.scraped, 60.0)
         yield site
-        print("seconds from cause to alert, all windows divided by 20:", json.dumps(site.detected))
-    finally:
-        await watchers.stop()
-        database.terminate()
-        await stack.stop()
+        FOUND.parent.mkdir(exist_ok=True)
+        FOUND.write_text(json.dumps({"factor": FACTOR, "alerts": site.detected}, indent=1, ensure_ascii=False) + "\n")
 
 
 async def test_a_service_that_is_gone(watched: Watched) -> None:
@@ -154,7 +326,7 @@ async def test_a_service_that_is_gone(watched: Watched) -> None:
         await process.start()
         await process.ready(watched.stack.http)
 
-    await watched.sees("ServiceDown", process.kill, again)
+    await watched.sees("ServiceDown", "notify is killed", process.kill, again)
 
 
 async def test_a_bus_that_is_gone(watched: Watched) -> None:
@@ -165,11 +337,12 @@ async def test_a_bus_that_is_gone(watched: Watched) -> None:
         await broker.stop()
         await watched.receive()
 
-    await watched.sees("NotPublished", plant, broker.start)
+    await watched.sees("NotPublished", "the bus is stopped, a dossier is received", plant, broker.start)
 
 
 async def test_a_database_that_is_gone(watched: Watched) -> None:
-    await watched.sees("DatabaseDown", watched.stack.postgres.stop, watched.stack.postgres.start)
+    postgres = watched.stack.postgres
+    await watched.sees("DatabaseDown", "PostgreSQL is stopped", postgres.stop, postgres.start)
 
 
 async def test_a_due_date_that_is_not_raised(watched: Watched) -> None:
@@ -187,7 +360,7 @@ async def test_a_due_date_that_is_not_raised(watched: Watched) -> None:
         await holder.execute("UPDATE intake.dossier SET next_tick = NULL WHERE code = $1", code)
         await holder.close()
 
-    await watched.sees("NotRaised", plant, heal)
+    await watched.sees("NotRaised", "somebody holds an overdue dossier's row", plant, heal)
 
 
 async def test_an_applicant_who_is_not_told(watched: Watched) -> None:
@@ -208,7 +381,7 @@ async def test_an_applicant_who_is_not_told(watched: Watched) -> None:
         await load([{"name": "away", "kind": "http", "url": PROVIDER_AWAY, "secret": "x", "dedupes": True}])
         await watched.receive()
 
-    await watched.sees("NotTold", plant, lambda: load(before))
+    await watched.sees("NotTold", "the only provider does not answer", plant, lambda: load(before))
 
 
 async def test_a_dossier_that_waits_behind_a_bad_event(watched: Watched) -> None:
@@ -240,7 +413,7 @@ async def test_a_dossier_that_waits_behind_a_bad_event(watched: Watched) -> None
         )
         assert await done.wait() == 0
 
-    await watched.sees("Parked", plant, heal)
+    await watched.sees("Parked", "an event that nobody can read", plant, heal)
 
 
 async def test_events_that_a_service_lacks(watched: Watched) -> None:
@@ -260,7 +433,7 @@ async def test_events_that_a_service_lacks(watched: Watched) -> None:
             row["recorded"],
         )
 
-    await watched.sees("EventsMissing", plant, heal)
+    await watched.sees("EventsMissing", "stats forgets a dossier's place", plant, heal)
 
 
 async def test_a_certificate_that_ends_soon(watched: Watched) -> None:
@@ -282,9 +455,158 @@ async def test_a_certificate_that_ends_soon(watched: Watched) -> None:
     await restarted(before | {"LIENTHONG_BUS_CA_FILE": str(file)})
     try:
         await until(watched.watchers.scraped, 60.0)
-        await watched.sees("CertificateExpires", lambda: ends_in(3), lambda: ends_in(300))
+        cause = "the authority's certificate ends in 3 days"
+        await watched.sees("CertificateExpires", cause, lambda: ends_in(3), lambda: ends_in(300))
     finally:
         await restarted(before)
+
+
+async def test_a_desk_that_gets_errors(watched: Watched) -> None:
+    """Somebody has taken a right away from the service's role."""
+    role = await watched.database.fetchval("SELECT rolname FROM pg_roles WHERE rolname = 'lienthong_service'")
+    assert role is not None
+
+    async def plant() -> None:
+        await watched.database.execute(f"REVOKE INSERT, UPDATE ON intake.counter FROM {role}")
+
+    async def heal() -> None:
+        await watched.database.execute(f"GRANT INSERT, UPDATE ON intake.counter TO {role}")
+
+    async with watched.desks(1):
+        await watched.sees("NotReceived", "the services' role may not write a table of intake", plant, heal)
+
+
+async def test_a_desk_that_waits(watched: Watched) -> None:
+    """Each receipt takes four seconds in the database."""
+
+    async def plant() -> None:
+        await watched.database.execute(
+            "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(4); RETURN NEW; END';"
+            "CREATE TRIGGER slow BEFORE INSERT ON intake.counter FOR EACH ROW EXECUTE FUNCTION public.slow()"
+        )
+
+    async def heal() -> None:
+        await watched.database.execute("DROP TRIGGER slow ON intake.counter; DROP FUNCTION public.slow()")
+
+    async with watched.desks(2):
+        await watched.sees("SlowAnswers", "the database takes 4 s for a receipt", plant, heal)
+
+
+async def test_a_consumer_that_cannot_store(watched: Watched) -> None:
+    async with watched.session() as holder:
+
+        async def plant() -> None:
+            await holder.execute("BEGIN; LOCK TABLE routing.inbox IN SHARE MODE")
+            await watched.receive()
+
+        await watched.sees("NotApplied", "somebody locks routing's inbox", plant, lambda: holder.execute("ROLLBACK"))
+
+
+async def test_figures_that_are_too_old(watched: Watched) -> None:
+    """Nobody can say that all is recorded up to an instant while a transaction of the site's may still commit."""
+    async with watched.session(application_name="lienthong") as holder:
+
+        async def plant() -> None:
+            await holder.execute("BEGIN; SELECT 1")
+
+        await watched.sees("NotCounted", "a transaction that does not end", plant, lambda: holder.execute("ROLLBACK"))
+
+
+async def test_a_loop_that_stands(watched: Watched) -> None:
+    async def plant() -> None:
+        watched.storage.drips = True
+        ref = f"http://127.0.0.1:{watched.storage.port}/scan.pdf"
+        await watched.receive(components=[{"name": "Tờ khai", "ref": ref}])
+
+    async def heal() -> None:
+        watched.storage.drips = False
+
+    await watched.sees("LoopStuck", "storage whose answer never ends", plant, heal)
+
+
+async def test_more_bad_events_than_a_consumer_bears(watched: Watched) -> None:
+    count = BREAKS_ABOVE + 1
+    headers = {
+        "ce_source": "/sites/H55/intake",
+        "ce_type": "vn.lienthong.dossier.received.v1",
+        "ce_specversion": "1.0",
+        "ce_time": "2026-10-12T01:00:00Z",
+        "ce_recordedtime": "2026-10-12T01:00:00Z",
+        "ce_sequence": "1",
+        "ce_mode": "live",
+        "content-type": "application/json",
+    }
+
+    async def plant() -> None:
+        bus = RawBus(BusSettings(watched.stack.bootstrap, groups=False))
+        records = []
+        for number in range(count):
+            code = f"H55.242-261012-9{number:03}"
+            own = headers | {"ce_id": str(uuid4()), "ce_subject": code, "ce_partitionkey": code}
+            pairs = [(name, text.encode()) for name, text in own.items()]
+            records.append(("lienthong.dossier.v1", code.encode(), b'{"no": "dossier"}', pairs))
+        await bus.send(*records)
+
+    async def heal() -> None:
+        """One after another is let through and dropped, until the consumers of dossiers have read on."""
+        left = {(service, number) for service in ("routing", "notify", "stats") for number in range(count)}
+        operator = watched.stack.token(Role.OPERATOR)
+
+        async def dropped() -> bool:
+            for service in ("routing", "notify", "stats"):
+                url = f"{watched.stack.url(service)}/v1/parked"
+                for item in (await watched.stack.http.get(url, headers=operator)).json()["items"]:
+                    body = {"number": item["number"], "reason": "planted"}
+                    done = await watched.stack.http.post(f"{url}/drop", headers=operator, json=body)
+                    assert done.status_code == 200, done.text
+                    left.discard((service, int(item["key"][-3:])))
+            return not left
+
+        await until(dropped, 240.0, lambda: f"not dropped: {left}")
+
+    await watched.sees(
+        "BreakerOpen", f"{count} events that nobody can read, where {BREAKS_ABOVE} are borne", plant, heal
+    )
+
+
+async def test_books_that_nobody_compares(watched: Watched) -> None:
+    async def plant() -> None:
+        watched.books.cut()
+
+    async def heal() -> None:
+        watched.books.mend()
+
+    await watched.sees("BooksNotCompared", "stats does not reach intake", plant, heal)
+
+
+async def test_a_disk_that_fills(watched: Watched) -> None:
+    filler = watched.stack.data / "keys" / "filler"
+
+    async def plant() -> None:
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, (KEYS_DISK - 2000) << 20)
+
+    async def heal() -> None:
+        filler.unlink()
+
+    await watched.sees("DiskFull", "2000 MB are left where the keys are", plant, heal)
+
+
+async def test_a_line_that_is_silent(watched: Watched) -> None:
+    async def turned(*, silent: bool) -> None:
+        watched.below.silent = silent
+
+    await watched.sees(
+        "LinkDown", "the lower site says nothing", lambda: turned(silent=True), lambda: turned(silent=False)
+    )
+
+
+async def test_a_lower_site_whose_clock_is_wrong(watched: Watched) -> None:
+    async def turned(seconds: int) -> None:
+        watched.below.offset = timedelta(seconds=seconds)
+
+    await watched.sees("LinkClockOff", "its clock is two minutes ahead", lambda: turned(120), lambda: turned(0))
 
 
 async def test_openmetrics_is_what_prometheus_reads(watched: Watched) -> None:
@@ -299,7 +621,7 @@ async def test_openmetrics_is_what_prometheus_reads(watched: Watched) -> None:
     await until(scraped_again)
 
 
-# What these dashboards show comes with links, certificates, and from the exporters of PostgreSQL and Kafka.
+# What these dashboards show comes with certificates, and from the exporters of PostgreSQL and Kafka.
 NOT_HERE = ("lienthong_link_", "lienthong_certificate_", "pg_", "kafka_")
 
 
@@ -323,3 +645,14 @@ async def test_every_query_of_every_dashboard_answers(watched: Watched) -> None:
         return not [expr for expr in empty if not any(name in expr for name in (*never, *NOT_HERE))]
 
     await until(answered, 60.0, lambda: [asked[expr] for expr in empty])
+
+
+async def test_a_stranger_on_the_line(watched: Watched) -> None:
+    """The last: that something was refused is told for as long as the rule's window is."""
+
+    async def nothing() -> None:
+        pass
+
+    await watched.sees(
+        "LinkRefused", "a record signed by a stranger", lambda: watched.below.say(watched.below.stranger()), nothing
+    )

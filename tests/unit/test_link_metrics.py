@@ -10,7 +10,7 @@ from services.routing.link_store import Link
 from services.routing.links import show_link
 from shared.observe.metrics import Metrics
 
-PLACE = Place(1, 1)
+PLACE, REFUSED_FOR = Place(1, 1), "unknown-key"
 
 
 @pytest.fixture
@@ -18,14 +18,15 @@ def link() -> Link:
     return Link(
         peer="H55.242", side="lower", name="Phú Tiến", state="active", paused=False, bus=None, keys={}, ticket="",
         reaches=frozenset(), heard=datetime.now(UTC) - timedelta(minutes=2), tick=0, offset_ms=-1500, complete=None,
-        refused={"unknown-key": 3}, directory=None, last=PLACE, sent=PLACE, confirmed=PLACE, recovering=False, received=PLACE,
+        refused={REFUSED_FOR: 3}, directory=None, last=PLACE, sent=PLACE, confirmed=PLACE, recovering=False, received=PLACE,
     )  # fmt: skip
 
 
 def shown(link: Link) -> dict[str, float]:
     metrics = Metrics("routing")
     show_link(metrics, link, "H55.242", 7)
-    return {s.name: s.value for family in metrics.registry.collect() for s in family.samples if "_link_" in s.name}
+    samples = [s for family in metrics.registry.collect() for s in family.samples if "_link_" in s.name]
+    return {s.name: s.value for s in samples if s.labels.get("reason", REFUSED_FOR) == REFUSED_FOR}
 
 
 def test_silence_what_waits_and_the_clock(link: Link) -> None:
@@ -34,6 +35,11 @@ def test_silence_what_waits_and_the_clock(link: Link) -> None:
     assert found["lienthong_link_waiting_records"] == 7
     assert found["lienthong_link_clock_offset_seconds"] == -1.5
     assert found["lienthong_link_refused_total"] == 3
+
+
+def test_a_reason_is_there_before_it_is_counted(link: Link) -> None:
+    """Of a counter that begins with its first count Prometheus does not see that it rose."""
+    assert shown(replace(link, refused={}))["lienthong_link_refused_total"] == 0
 
 
 def test_a_paused_line_is_silent_by_intent_and_one_never_heard_says_nothing(link: Link) -> None:

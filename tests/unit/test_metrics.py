@@ -1,10 +1,13 @@
 """The list of metrics says all, names keep their form, and no label can grow without bound."""
 
 import re
+import time
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics import exposition, parser
 
+from deploy.site import create
 from shared.observe import metrics as known
 from shared.observe.metrics import METRICS, Metric, Metrics
 from shared.observe.reconcile import behind, missing
@@ -75,6 +78,16 @@ def test_a_gauge_that_was_never_set_is_absent_and_a_counter_begins_at_zero() -> 
     samples = {s.name for family in Metrics("stats").registry.collect() for s in family.samples}
     assert "lienthong_parked_keys" not in samples
     assert "lienthong_outbox_published_events_total" in samples
+
+
+def test_a_loop_is_late_beyond_the_rest_that_it_takes(tmp_path: Path) -> None:
+    service = create("stats", {"site": "H55", "keys_dir": tmp_path / "keys", "housekeeping_seconds": 600.0})
+    names = ("relay", "housekeeping", "snapshots")
+    for name in names:
+        service.beat(name)
+    began = time.monotonic()
+    assert service.late(began + 650) == pytest.approx({"relay": 650, "housekeeping": 0, "snapshots": 650}, abs=1)
+    assert service.late(began + 2000)["housekeeping"] > 1000
 
 
 def test_missing_is_what_did_not_move_between_two_looks() -> None:
