@@ -1,18 +1,38 @@
-"""What a deployment may set, by environment (`LIENTHONG_…`), for every service."""
+"""What a deployment may set, by environment (`LIENTHONG_…`), for every service; secrets by files as well."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from shared.bus.connection import BusSecurity, BusSettings
 
+SECRETS_DIR = "LIENTHONG_SECRETS_DIR"
+
 
 class Settings(BaseSettings):
-    """Common to the four services. Times in seconds, sizes in MB."""
+    """Common to the four services. Times in seconds, sizes in MB.
+
+    A file of the folder LIENTHONG_SECRETS_DIR that bears a setting's name (`lienthong_bus_password`) holds its value; the
+    environment goes before it.
+    """
 
     model_config = SettingsConfigDict(env_prefix="LIENTHONG_", extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = os.environ.get(SECRETS_DIR)
+        files = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
+        return init_settings, env_settings, *files
 
     site: str = Field("", description="The site's code, as in its bundle.")
     database_url: str = Field("", description="PostgreSQL of the site; each service has a schema of its own there.")

@@ -75,7 +75,7 @@ async def _examine(site: KnownSite) -> list[Finding]:
     settings = Settings()
     findings = [python(sys.version_info[:3]), *keys(site.keys), disk(site.data or Path.cwd())]
     findings += [
-        names(os.environ, known_names()),
+        names({**os.environ, **secret_files(os.environ)}, known_names()),
         *bus_settings(settings.bus(), site.bus),
         metrics_door(settings, site.urls),
     ]
@@ -150,9 +150,16 @@ def known_names() -> set[str]:
         f"{PREFIX}DATA",
         f"{PREFIX}KAFKA_HOME",
         f"{PREFIX}KILLS",
+        f"{PREFIX}SECRETS_DIR",
         f"{PREFIX}TEST_BUS",
         f"{PREFIX}TEST_DATABASE_URL",
     }
+
+
+def secret_files(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that the files of LIENTHONG_SECRETS_DIR are named after, with where each is."""
+    folder = Path(environment.get(f"{PREFIX}SECRETS_DIR", "") or os.devnull)
+    return {file.name.upper(): str(file) for file in folder.iterdir()} if folder.is_dir() else {}
 
 
 def names(environment: Mapping[str, str], known: set[str]) -> Finding:

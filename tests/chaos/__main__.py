@@ -120,6 +120,7 @@ class Driver:
             settings={
                 "LIENTHONG_SESSION_SECONDS": str(SESSION),
                 "LIENTHONG_GAP_WAIT": "5",
+                "LIENTHONG_HOUSEKEEPING_SECONDS": "3",  # it is at work all the time
                 "LIENTHONG_CALL_TIMEOUT": "3",
                 "LIENTHONG_RETRY_FIRST": "0.5",
                 "LIENTHONG_RETRY_MOST": "5",

@@ -174,8 +174,8 @@ class Below:
     """A lower site, by hand: every other second it says over its line that it is there."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
-        self._stack, self._folder = stack, folder
-        self.identity = Identity(BELOW, folder / "below")
+        self._stack = stack
+        self.identity, self.stranger = (_identity(folder / name) for name in ("below", "stranger"))
         self.silent, self.offset = False, timedelta(0)
         self._way = Way(BELOW, "up", BELOW, stack.site)
         self._bus = RawBus(BusSettings(stack.bootstrap, groups=False))
@@ -222,8 +222,10 @@ class Below:
         record = control_record(identity, self._way, self._tick, said)
         await self._bus.send((link_topics(BELOW)[0], None, record, []))
 
-    def stranger(self) -> Identity:
-        return Identity(BELOW, self._folder / "stranger")
+
+def _identity(folder: Path) -> Identity:
+    folder.mkdir()
+    return Identity(BELOW, folder)
 
 
 class Storage:
@@ -654,5 +656,5 @@ async def test_a_stranger_on_the_line(watched: Watched) -> None:
         pass
 
     await watched.sees(
-        "LinkRefused", "a record signed by a stranger", lambda: watched.below.say(watched.below.stranger()), nothing
+        "LinkRefused", "a record signed by a stranger", lambda: watched.below.say(watched.below.stranger), nothing
     )

@@ -21,6 +21,7 @@ from deploy.site import create
 from deploy.state import BASE_PORT, SERVICES
 from shared.bus.connection import BusSettings
 from shared.contracts.events import TOPICS
+from shared.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -152,7 +153,33 @@ def test_settings_exist_and_the_bus_is_never_in_clear() -> None:
     settings = of("ConfigMap")[0]["data"]
     assert set(settings) <= known_names()
     assert settings["LIENTHONG_BUS_SECURITY"] == "SASL_SSL"
-    assert not [name for name in settings if "PASSWORD" in name or "SECRET" in name]
+    assert not [name for name in settings if "PASSWORD" in name]
+
+
+def test_secrets_are_files_that_name_a_setting_each() -> None:
+    pods = [r["spec"]["template"]["spec"] for kind in ("Deployment", "Job") for r in of(kind)]
+    assert len(pods) == 5
+    where = of("ConfigMap")[0]["data"]["LIENTHONG_SECRETS_DIR"]
+    for pod in pods:
+        [container] = pod["containers"]
+        assert all("valueFrom" not in entry for entry in container.get("env", ()))
+        assert {"name": "secrets", "mountPath": where, "readOnly": True} in container["volumeMounts"]
+        [volume] = [volume for volume in pod["volumes"] if volume["name"] == "secrets"]
+        files = [item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+        assert "lienthong_database_url" in files
+        assert {file.upper() for file in files} <= known_names()
+
+
+def test_a_secret_is_read_from_its_file_and_the_environment_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lienthong_bus_password").write_text("out of a file\n")
+    (tmp_path / "lienthong_database_url").write_text("postgresql://file")
+    monkeypatch.setenv("LIENTHONG_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("LIENTHONG_DATABASE_URL", "postgresql://environment")
+    settings = Settings()
+    assert settings.bus().password == "out of a file"
+    assert settings.database_url == "postgresql://environment"
 
 
 def test_the_operators_resources_keep_the_promises() -> None:

@@ -60,6 +60,12 @@ def authority(folder: Path, days: int) -> Path:
     return folder / "ca.pem"
 
 
+def misspelt_file(folder: Path) -> list[Finding]:
+    (folder / "lienthong_bus_pasword").write_text("x")
+    found = doctor.secret_files({"LIENTHONG_SECRETS_DIR": str(folder)})
+    return [doctor.names(found, doctor.known_names())]
+
+
 def in_vietnamese(code: str) -> str:
     """As glibc orders text in a language: letters and digits first, whatever their case."""
     return "".join(character for character in code.lower() if character.isalnum())
@@ -73,6 +79,7 @@ PLANTED: dict[str, Callable[[Path], list[Finding]]] = {
     "a folder that others read": open_folder,
     "a disk that is full": lambda folder: [doctor.disk(folder, 10 << 20)],
     "a setting misspelt": lambda _: [doctor.names({"LIENTHONG_BUS_BOOTSTRAPS": "x"}, doctor.known_names())],
+    "a secret's file misspelt": misspelt_file,
     "a bus in clear": lambda _: doctor.bus_settings(replace(AWAY, security_protocol="PLAINTEXT"), AWAY.bootstrap),
     "one copy of the bus": lambda _: doctor.bus_settings(replace(AWAY, replication=1), AWAY.bootstrap),
     "no groups on a cluster": lambda _: doctor.bus_settings(replace(AWAY, groups=False), AWAY.bootstrap),
