@@ -17,6 +17,7 @@ import asyncpg
 import httpx
 import pytest
 import yaml
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -178,7 +179,7 @@ class Below:
         self.identity, self.stranger = (_identity(folder / name) for name in ("below", "stranger"))
         self.silent, self.offset = False, timedelta(0)
         self._way = Way(BELOW, "up", BELOW, stack.site)
-        self._bus = RawBus(BusSettings(stack.bootstrap, groups=False))
+        self._producer = AIOKafkaProducer(**BusSettings(stack.bootstrap).client(), request_timeout_ms=3000)
         self._tick = 0
 
     async def join(self) -> None:
@@ -197,10 +198,16 @@ class Below:
         done = await self._stack.http.post(f"{routing}/v1/links/confirm", headers=headers, json={"text": reply})
         assert done.status_code == 200, done.text
 
+        bus = RawBus(BusSettings(self._stack.bootstrap, groups=False))
+
         async def answered() -> bool:
-            return bool(await self._bus.records(link_topics(BELOW)[1]))
+            return bool(await bus.records(link_topics(BELOW)[1]))
 
         await until(answered)
+        await self._producer.start()
+
+    async def leave(self) -> None:
+        await self._producer.stop()
 
     async def speak(self) -> None:
         while True:
@@ -220,7 +227,7 @@ class Below:
             "digests": None,
         }
         record = control_record(identity, self._way, self._tick, said)
-        await self._bus.send((link_topics(BELOW)[0], None, record, []))
+        await self._producer.send_and_wait(link_topics(BELOW)[0], record, partition=0)
 
 
 def _identity(folder: Path) -> Identity:
@@ -308,7 +315,9 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         ends.callback(database.terminate)
         below = Below(stack, folder)
         await below.join()
+        ends.push_async_callback(below.leave)
         speaking = asyncio.create_task(below.speak())
+        ends.push_async_callback(asyncio.wait, {speaking})
         ends.callback(speaking.cancel)
         targets = [process.url.removeprefix("http://") for process in stack.processes.values()]
         watchers = Observability(folder / "watchers", targets, FACTOR)
