@@ -72,23 +72,24 @@ class Handlers:
         store, queries = self._store, self._store.queries
         changed = {e.envelope.subject: self._contact(e) for e in events if e.envelope.topic == CONTACT_TOPIC}
         codes = {e.envelope.subject for e in events if isinstance(e.data, DossierEvent)}
+        waiting = set[str]()
         if changed:
             rows = await connection.fetch(queries["waiting_dossiers"], sorted(changed))
-            codes |= {row["dossier"] for row in rows}
+            waiting = {row["dossier"] for row in rows}
         erased = sorted(ref for ref, contact in changed.items() if contact.wrapped is None)
         touched: list[str] = []
         if erased:
             touched = [r["code"] for r in await connection.fetch(queries["dossiers_of_contacts"], erased)]
-        batch = Batch(await store.lock_dossiers(connection, codes | set(touched)), changed_contacts=changed)
+        batch = Batch(await store.lock_dossiers(connection, codes | waiting | set(touched)), changed_contacts=changed)
         now = await self._service.log.now(connection)
         faults = self._fold(batch, events)
         if batch.met:
             await self._overtake(connection, batch)
-        waited = await self._waiting(connection, batch, codes)
+        waited = await self._waiting(connection, batch, codes | waiting) if waiting else []
         await self._load_contacts(connection, batch, [*batch.tellings, *waited])
         if erased:
             await self._erase(connection, batch, erased, touched, now)
-        await self._follow_changes(connection, batch)
+        await self._follow_changes(connection, batch, _known_before(events))
         self._decide(batch, [*waited, *batch.tellings], now, waited_for=frozenset())
         self._order(batch, now)
         await self._write(connection, batch, now)
@@ -229,9 +230,9 @@ class Handlers:
         await connection.execute(queries["notices_forget"], codes, erased)
         await connection.execute(queries["orders_forget"], erased, now)
 
-    async def _follow_changes(self, connection: Connection, batch: Batch) -> None:
-        """A new number: what has surely not gone out goes to that one."""
-        refs = sorted(ref for ref, contact in batch.changed_contacts.items() if contact.wrapped)
+    async def _follow_changes(self, connection: Connection, batch: Batch, known: set[str]) -> None:
+        """A new number of a person known before: what has surely not gone out goes to that one."""
+        refs = sorted(ref for ref, contact in batch.changed_contacts.items() if contact.wrapped and ref in known)
         if not refs:
             return
         for row in await connection.fetch(self._store.queries["notices_redirectable"], refs):
@@ -435,6 +436,11 @@ class Handlers:
         await store.say(connection, batch.dossiers, said, now)
         if batch.dossiers:
             await store.put_dossiers(connection, batch.dossiers.values())
+
+
+def _known_before(events: Sequence[Received]) -> set[str]:
+    """The people of whom this is not the first that is heard: there may be notices to them."""
+    return {e.envelope.subject for e in events if e.envelope.topic == CONTACT_TOPIC and e.envelope.sequence > 1}
 
 
 LETTER_LASTS = timedelta(days=7)

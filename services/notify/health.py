@@ -24,6 +24,7 @@ class Health:
     _was_bad: bool = False
     _back_at: float | None = None
     _ended: deque[tuple[float, bool]] = field(default_factory=deque)
+    _bad: int = 0  # of those that have ended within the window
     _running: dict[int, float] = field(default_factory=dict)
     _next: int = 0
 
@@ -35,7 +36,9 @@ class Health:
 
     def end(self, call: int, now: float, *, failed: bool) -> None:
         began = self._running.pop(call)
-        self._ended.append((now, failed or now - began > self.slow))
+        bad = failed or now - began > self.slow
+        self._ended.append((now, bad))
+        self._bad += bad
 
     @property
     def running(self) -> int:
@@ -44,11 +47,10 @@ class Health:
     def good(self, now: float) -> bool:
         """Whether the provider works; a call that still runs and is slow already counts as one that failed."""
         while self._ended and self._ended[0][0] < now - self.window:
-            self._ended.popleft()
+            self._bad -= self._ended.popleft()[1]
         hanging = sum(1 for began in self._running.values() if now - began > self.slow)
-        bad = hanging + sum(1 for _, was_bad in self._ended if was_bad)
         judged = hanging + len(self._ended)
-        return judged < self.least or bad / judged < self.share
+        return judged < self.least or (hanging + self._bad) / judged < self.share
 
     def trust(self, now: float) -> float:
         """The share of its turns that the provider gets: 1 while it works, 0 while it does not, and what it has earned
@@ -117,6 +119,11 @@ class Pace:
     def take(self, now: float) -> None:
         if self.per_second is not None:
             self._begun.append(now)
+
+    def spend(self, now: float) -> None:
+        """As if all had been used up now: by whoever sent before us."""
+        if self.per_second is not None:
+            self._begun.extend([now] * max(1, int(self.per_second)))
 
     def wait(self, now: float) -> float:
         """Seconds until a call may begin."""

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ssl
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -23,6 +24,9 @@ import httptools
 MOST_OF_A_BODY: Final = 16 << 10
 BODY_WITHIN: Final = 2.0  # seconds; the status has been there for as long
 KEPT_IDLE: Final = 2.0  # seconds; most servers close an idle connection after five
+# A request on a connection that its server is just closing is lost, and nobody knows it. So one is used again only when its
+# server has had this long to close it without having said so, and none is kept for a while of a server that does. Seconds.
+SETTLED, DISTRUST = 0.02, 60.0
 _CHUNK: Final = 16 << 10
 
 
@@ -52,6 +56,7 @@ class _Reading:
         self.status: int | None = None
         self.body = bytearray()
         self.complete = False
+        self.keeps = False  # the connection, as the gateway says
         self.more = False  # than was asked for: another answer behind the first
 
     def on_message_begin(self) -> None:
@@ -68,8 +73,9 @@ class _Reading:
     def on_message_complete(self) -> None:
         if self.status is not None and self.status < 200:
             self.status = None  # 100 Continue and its like: the answer is still to come
-        else:
-            self.complete = True
+        elif not self.complete:
+            # Asked for later, the parser has forgotten that there was a length, and takes the end of the line for the end.
+            self.complete, self.keeps = True, bool(self.parser.should_keep_alive())
 
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -88,7 +94,8 @@ class Line:
         self._target = quote(parts.path or "/", safe="/%:=&~+!$,;'@()*") + (f"?{parts.query}" if parts.query else "")
         host = f"[{self._host}]" if ":" in self._host else self._host.encode("idna").decode()
         self._authority = host if parts.port is None else f"{host}:{parts.port}"
-        self._idle: list[tuple[float, _Streams]] = []
+        self._idle: deque[tuple[float, _Streams]] = deque()
+        self._keep_from = 0.0  # by the clock of `time.monotonic`
 
     async def ask(self, method: str, *, query: str = "", body: bytes = b"", kind: str = "", within: float) -> Answer:
         """The answer; a redirect is one like any other. Raises NotReached, LineBroke, and TimeoutError after `within` s."""
@@ -118,18 +125,21 @@ class Line:
         try:
             kept = await self._exchange(streams, request, reading)
         finally:
-            if kept:
-                self._idle.append((time.monotonic(), streams))
+            if kept and (now := time.monotonic()) >= self._keep_from:
+                self._idle.append((now, streams))
             else:
                 streams[1].transport.abort()
 
     async def _connected(self) -> _Streams:
-        while self._idle:
-            since, streams = self._idle.pop()
+        now = time.monotonic()
+        while self._idle and self._idle[0][0] <= now - SETTLED:  # the oldest first
+            since, streams = self._idle.popleft()
             quiet = not streams[0].at_eof() and not streams[1].is_closing() and not _came(streams[0])
-            if time.monotonic() - since < KEPT_IDLE and quiet:
+            if quiet and now - since < KEPT_IDLE:
                 return streams
             streams[1].transport.abort()
+            if not quiet and now - since < KEPT_IDLE:
+                self._keep_from = now + DISTRUST
         try:
             async with asyncio.timeout(self._connect_within):
                 return await asyncio.open_connection(self._host, self._port, ssl=self._tls, limit=_CHUNK * 2)
@@ -143,15 +153,17 @@ class Line:
         await writer.drain()
         while reading.status is None:
             reading.parser.feed_data(await _some(reader))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BODY_WITHIN):
-                while not reading.complete and len(reading.body) < MOST_OF_A_BODY:
-                    reading.parser.feed_data(await _some(reader))
-        return reading.complete and not reading.more and bool(reading.parser.should_keep_alive())
+        if not reading.complete:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BODY_WITHIN):
+                    while not reading.complete and len(reading.body) < MOST_OF_A_BODY:
+                        reading.parser.feed_data(await _some(reader))
+        return reading.complete and not reading.more and reading.keeps
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop()[1][1].transport.abort()
+        for _, (_, writer) in self._idle:
+            writer.transport.abort()
+        self._idle.clear()
 
 
 def _came(reader: asyncio.StreamReader) -> bool:

@@ -9,13 +9,15 @@ A receipt that says `delivered` is believed in every state; one that says `faile
 """
 
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import Enum
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from services.notify.text import without_tones
 from shared.contracts.codes import LOCAL_ZONE, format_instant, is_mobile, parse_instant
 from shared.contracts.events import (
     DossierEvent,
@@ -519,6 +521,23 @@ def after_receipt(
 
 
 _NUMBER: Final = re.compile(r"\+?\d(?:[ ().-]{0,2}\d){5,}")
+
+
+def unnamed(reason: str, private: Iterable[str | None]) -> str:
+    """What a carrier says, without the person's own words that it was given (name, address, number), whatever their tones
+    and capitals."""
+    line = unicodedata.normalize("NFC", reason)
+    # Each letter as it is compared, and where in the line it stands: one may become several, or none.
+    flat = [(plain, at) for at, letter in enumerate(line) for plain in without_tones(letter).casefold()]
+    compared, hidden = "".join(plain for plain, _ in flat), set[int]()
+    for words in private:
+        wanted = without_tones(words or "").casefold().strip()
+        start = compared.find(wanted) if wanted else -1
+        while start >= 0:
+            hidden |= {at for _, at in flat[start : start + len(wanted)]}
+            start = compared.find(wanted, start + 1)
+    shown = ("…" if at in hidden else letter for at, letter in enumerate(line) if not {at - 1, at} <= hidden)
+    return "".join(shown)
 
 
 def clean(reason: str) -> str:

@@ -174,25 +174,29 @@ WHERE state IN ('planned', 'held', 'unknown') GROUP BY state
 -- In the order planned, and of each recipient only the first that is unsent: the next follows when that has gone. At most
 -- $1 urgent ones, which wait for no others, $2 fresh ones and $3 that were held. The first of each recipient is looked up
 -- by its index, whatever the planner knows of a table that has just begun to grow: a join was planned as a product.
-(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
+-- $4 are the providers that can take nothing now, $5 those that can: what waits for one of $4 alone stands in nobody's way.
+(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent
  FROM notify.notice n
  WHERE due AND urgent
        AND id = (SELECT e.id FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
                  AND e.state IN ('planned', 'held') AND e.urgent ORDER BY e.id LIMIT 1)
+       AND NOT (bound AND provider = ANY ($4::text[])) AND (bound OR NOT tried @> $5::text[] OR tried @> $4::text[])
  ORDER BY id LIMIT $1)
 UNION ALL
-(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
+(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent
  FROM notify.notice n
  WHERE due AND NOT urgent AND state = 'planned'
        AND id = (SELECT e.id FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
                  AND e.state IN ('planned', 'held') ORDER BY e.id LIMIT 1)
+       AND NOT (bound AND provider = ANY ($4::text[])) AND (bound OR NOT tried @> $5::text[] OR tried @> $4::text[])
  ORDER BY id LIMIT $2)
 UNION ALL
-(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent, nonce, ciphertext, wrapped
+(SELECT id, dossier, agency, recipient, state, provider, bound, tried, parts, urgent
  FROM notify.notice n
  WHERE due AND NOT urgent AND state = 'held'
        AND id = (SELECT e.id FROM notify.notice e WHERE e.recipient = n.recipient AND e.channel = n.channel
                  AND e.state IN ('planned', 'held') ORDER BY e.id LIMIT 1)
+       AND NOT (bound AND provider = ANY ($4::text[])) AND (bound OR NOT tried @> $5::text[] OR tried @> $4::text[])
  ORDER BY id LIMIT $3)
 
 -- name: notices_begin
@@ -207,7 +211,7 @@ SET due = false, in_flight = true, state = 'planned', provider = f.provider, att
     cost = n.parts * f.price, reason = NULL,
     asked = CASE WHEN f.provider = ANY (n.asked) THEN n.asked ELSE n.asked || f.provider END
 FROM free f WHERE n.id = f.id
-RETURNING n.id
+RETURNING n.id, n.dossier, n.agency, n.recipient, n.parts, n.bound, n.nonce, n.ciphertext, n.wrapped
 
 -- name: notices_later
 -- There is no provider for them now, or their agency's day is spent.
@@ -251,6 +255,15 @@ INSERT INTO notify.postal_order SELECT * FROM jsonb_populate_recordset(NULL::not
 
 -- name: orders_lock
 SELECT * FROM notify.postal_order WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+
+-- name: order_sealed
+-- What opens to the address: a letter's own content, else the contact.
+SELECT o.contact_ref, coalesce(n.nonce, c.nonce) AS nonce, coalesce(n.ciphertext, c.ciphertext) AS ciphertext,
+       coalesce(n.wrapped, c.wrapped) AS wrapped
+FROM notify.postal_order o
+     LEFT JOIN notify.notice n ON n.id = o.notice
+     LEFT JOIN notify.contact c ON c.contact_ref = o.contact_ref
+WHERE o.id = $1
 
 -- name: order_dossiers
 SELECT DISTINCT dossier FROM notify.postal_order WHERE id = ANY ($1::uuid[])

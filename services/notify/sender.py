@@ -7,7 +7,7 @@ what was in flight. Providers' rates and health are therefore known to one proce
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,6 +36,7 @@ from services.notify.notice import (
     held,
     quiet_until,
     undeliverable,
+    unnamed,
 )
 from services.notify.postal import Order, OrderStep, carrier_of, ordered, refused
 from services.notify.providers import Caller, File, Http, Kannel, Sms, secret_of
@@ -101,6 +102,7 @@ class Sender:
         self._ended: list[Ended] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_going: asyncio.Task[None] | None = None
+        self._held_pace = Pace(settings.held_per_second)
         self._posting: asyncio.Task[None] | None = None
         self._tracking: asyncio.Task[None] | None = None
         self._turn = 0
@@ -333,11 +335,12 @@ class Sender:
         pause = min(waits, default=self._settings.sender_poll)
         if self._gateways and not any(free > 0 for free in room.values()):
             return False, pause
-        chain_busy = self._held_going is not None and not self._held_going.done()
-        fresh, from_night = (0, 0) if until is not None else (CLAIM, CLAIM * (not chain_busy))
-        rows = await connection.fetch(self._store.queries["notices_due"], CLAIM, fresh, from_night)
+        page = min(CLAIM, 2 * sum(room.values()) or CLAIM)
+        fresh, from_night = (0, 0) if until is not None else (page, min(page, self._room_for_held(clock)))
+        full, free = ([name for name in room if (room[name] > 0) == wanted] for wanted in (False, True))
+        rows = await connection.fetch(self._store.queries["notices_due"], page, fresh, from_night, full, free)
         if not rows:
-            return False, self._settings.sender_poll
+            return False, min(pause, self._held_pace.wait(clock) or pause)
         chosen, homeless, unpaid = self._choose(fairly(rows), room, clock)
         if homeless:
             later = now + timedelta(seconds=self._settings.retry_most)
@@ -355,11 +358,12 @@ class Sender:
             [marks.get(name) for _, name in chosen],
             [prices[name] for _, name in chosen],
         )
-        ours = {row["id"] for row in begun}
+        ours = {row["id"]: row for row in begun}
         for row, _ in chosen:
             if row["id"] not in ours:
                 self._pay(row, -row["parts"])
-        self._dispatch([(row, name) for row, name in chosen if row["id"] in ours])
+        waited = {row["id"] for row, _ in chosen if row["state"] == "held"}
+        self._dispatch([(ours[row["id"]], name) for row, name in chosen if row["id"] in ours], waited)
         return bool(ours), self._settings.sender_poll
 
     def _room(self, gateway: Gateway, clock: float) -> int:
@@ -367,6 +371,11 @@ class Sender:
         running = gateway.health.running
         at_once = CLAIM * (running < 4) if gateway.file is not None else self._settings.calls_at_once - running
         return max(0, min(at_once, gateway.pace.free(clock)))
+
+    def _room_for_held(self, clock: float) -> int:
+        """How many held notices may begin now: one after another, and a long night's over minutes."""
+        going = self._held_going is not None and not self._held_going.done()
+        return 0 if going else self._held_pace.free(clock)
 
     def _choose(
         self, rows: Sequence[Any], room: dict[str, int], clock: float
@@ -377,6 +386,8 @@ class Sender:
         directory = self._service.directory.current
         chosen, homeless, unpaid = [], [], []
         for row in rows:
+            if not any(free > 0 for free in room.values()) and entries:
+                break
             order = order_of(entries, trust, self._turn)
             name = choose(order, row["tried"], row["provider"] if row["bound"] else None)
             if name is None and order and not row["bound"]:
@@ -394,6 +405,8 @@ class Sender:
                 self._pay(row, row["parts"])
                 self._turn += 1
                 self._gateways[name].pace.take(clock)
+                if row["state"] == "held":
+                    self._held_pace.take(clock)
                 chosen.append((row, name))
         return chosen, homeless, unpaid
 
@@ -404,14 +417,15 @@ class Sender:
 
     # -- calling
 
-    def _dispatch(self, begun: Sequence[tuple[Any, str]]) -> None:
+    def _dispatch(self, begun: Sequence[tuple[Any, str]], waited: Collection[UUID]) -> None:
+        """`waited`: those of them that were held."""
         in_files: dict[str, list[Any]] = {}
         held_back: list[Callable[[], Coroutine[Any, Any, None]]] = []
         for row, name in begun:
             gateway = self._gateways[name]
             if gateway.file is not None:
                 in_files.setdefault(name, []).append(row)
-            elif row["state"] == "held":
+            elif row["id"] in waited:
                 held_back.append(partial(self._call, gateway, row))
             else:
                 self._start(self._call(gateway, row))
@@ -617,6 +631,7 @@ class Sender:
             settings.health_back,
         )
         gateway = Gateway(entry, health, Pace(entry.per_second))
+        gateway.pace.spend(asyncio.get_running_loop().time())  # another process may have sent until a moment ago
         match entry.kind:
             case "file":
                 gateway.file = File(settings.sent_file)
@@ -688,7 +703,7 @@ class Sender:
 
             async def hand_over(key: UUID, document: dict[str, Any]) -> None:
                 async with few:
-                    outcome = outcomes[key] = await way.post(document)
+                    outcome = outcomes[key] = _unnamed(await way.post(document), document)
                 outage.note(asyncio.get_running_loop().time(), took=isinstance(outcome, Taken | Refused))
 
             await asyncio.gather(*(hand_over(key, document) for key, document in documents.items()))
@@ -824,6 +839,14 @@ def _append_orders(file: File, documents: dict[UUID, dict[str, Any]]) -> dict[UU
         there = file.written(list(documents), start)
         return {key: Taken() if key in there else NotTaken("not-written") for key in documents}
     return {key: Taken() for key in documents}
+
+
+def _unnamed(outcome: Outcome, document: Mapping[str, Any]) -> Outcome:
+    """A carrier's reason is published: without the person whom it was told of."""
+    if not isinstance(outcome, Refused):
+        return outcome
+    person = document["to"] if document["kind"] == "deliver" else document["from"]
+    return Refused(unnamed(outcome.reason, person.values()))
 
 
 def _now() -> datetime:

@@ -30,6 +30,9 @@ class NotifySettings(Settings):
         gt=0,
         description="Held notices go out one after another; one that is not answered by then lets the next go.",
     )
+    held_per_second: float = Field(
+        100.0, gt=0, description="So many held notices begin in a second: a night's backlog goes out over minutes."
+    )
     health_window: float = Field(60.0, gt=0, description="Over which a provider's slow and failed calls are counted.")
     health_least: int = Field(5, ge=1, description="Fewer calls in the window say nothing of a provider's health.")
     health_share: float = Field(

@@ -236,6 +236,13 @@ class Store:
 
     # -- orders
 
+    async def words_of(self, connection: Connection, order: UUID) -> list[str]:
+        """The person's own words that the carrier of an order was given; none once the person was erased."""
+        row = await connection.fetchrow(self.queries["order_sealed"], order)
+        content = None if row is None else self.open(row, row["contact_ref"])
+        names = ("name", "to", "address", "phone")
+        return [content[name] for name in names if content.get(name)] if content else []
+
     async def move_orders(
         self,
         connection: Connection,

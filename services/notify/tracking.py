@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, ValidationError
 
 from services.notify.line import CallFailed, Line
-from services.notify.notice import Notice, Step, after_receipt, undeliverable
+from services.notify.notice import Notice, Step, after_receipt, undeliverable, unnamed
 from services.notify.postal import Order, OrderStep, moved
 from services.notify.store import Store
 from shared.contracts.codes import Instant, Text
@@ -82,6 +82,8 @@ async def record_report(
     async with service.pool.acquire() as connection, connection.transaction():
         now = await service.log.now(connection)
         happened = now if at is None else min(at, now)
+        if reason is not None:  # it is published, and read by officers who may not see the person
+            reason = unnamed(reason, await store.words_of(connection, key))
         rows = await connection.fetch(store.queries["order_dossiers"], [key])
         codes = [row["dossier"] for row in rows]
         await store.move_orders(connection, codes, [key], step, of_letter, now=now, happened=happened)

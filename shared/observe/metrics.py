@@ -4,7 +4,6 @@ No personal data, no codes of dossiers, and only labels with few values: a topic
 `service` stands on all of them, so that one rule or one panel holds for the four.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -276,6 +275,9 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        # What was counted once is found at once: `labels` costs as much as the counting.
+        self._counted: dict[tuple[str, ...], Counter] = {}
+        self._observed: dict[tuple[str, ...], Histogram] = {}
         for metric in METRICS:
             if metric.services and service not in metric.services:
                 continue
@@ -304,7 +306,10 @@ class Metrics:
                 pass  # a gauge that was never set is absent, not 0
 
     def add(self, metric: Metric, amount: float = 1, *labels: str) -> None:
-        self._counters[metric.name].labels(self._service, *labels).inc(amount)
+        name = (metric.name, *labels)
+        if (child := self._counted.get(name)) is None:
+            child = self._counted[name] = self._counters[metric.name].labels(self._service, *labels)
+        child.inc(amount)
 
     def total(self, metric: Metric, total: float, *labels: str) -> None:
         """Moves a counter up to a total that is counted elsewhere."""
@@ -316,6 +321,7 @@ class Metrics:
 
     def observe(self, metric: Metric, value: float, *labels: str, trace: str | None = None) -> None:
         """`trace`: the id of a trace in which this was seen; it stands beside the bucket as an exemplar."""
-        exemplar: Mapping[str, str] | None = {"trace_id": trace} if trace else None
-        child = self._histograms[metric.name].labels(self._service, *labels)
-        child.observe(value, None if exemplar is None else dict(exemplar))
+        name = (metric.name, *labels)
+        if (child := self._observed.get(name)) is None:
+            child = self._observed[name] = self._histograms[metric.name].labels(self._service, *labels)
+        child.observe(value, {"trace_id": trace} if trace else None)

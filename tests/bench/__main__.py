@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from tests.bench.receive import p1, p2
 from tests.bench.relay import p5
 from tests.bench.spike import s1
 from tests.bench.stored import stored
+from tests.bench.told import n1
 from tests.bench.work import p4, p6, p8, p11, p13
 from tests.stack import BusKind, Stack
 
@@ -43,9 +44,10 @@ Measure = Callable[[Context], Awaitable[Figure | list[Figure]]]
 MEASURES: dict[tuple[str, ...], Measure] = {
     ("P1",): p1, ("P2",): p2, ("P3",): p3, ("P4",): p4, ("P5",): p5, ("P6",): p6, ("P7", "P12", "P14"): stored,
     ("P8",): p8, ("P9",): p9, ("P10",): p10, ("P11",): p11, ("P13",): p13, ("P15",): p15, ("S1",): s1,
+    ("N1",): n1,
 }  # fmt: skip
 # What is one service's own work is measured without the others on the two cores; the whole path is P3, P6 and P8.
-INTAKE_ALONE = {"P1", "P2", "P5"}
+ALONE: tuple[tuple[set[str], Sequence[str]], ...] = (({"P1", "P2", "P5"}, ("intake",)), ({"N1"}, ("intake", "notify")))
 EVERY = sorted((name for names in MEASURES for name in names), key=lambda i: (i[0], int(i[1:])))
 FOLDER = ROOT / "build" / "bench"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -135,8 +137,9 @@ async def run(arguments: argparse.Namespace, only: list[str], console: Console) 
             # Debezium, to whom P5 is compared, reads the database's log.
             logical = {"wal_level": "logical"} if "P5" in names and others else {}
             bus: BusKind = "kafka" if arguments.bus == "kafka" else "embedded"
-            services = ("intake",) if INTAKE_ALONE.issuperset(names) else SERVICES
-            stack = Stack(folder, bus=bus, postgres_settings=logical, services=services)
+            services = next((some for few, some in ALONE if few.issuperset(names)), SERVICES)
+            replicas = {"notify": 2} if "N1" in names and bus == "kafka" else {}
+            stack = Stack(folder, bus=bus, postgres_settings=logical, services=services, replicas=replicas)
             context = Context(stack, arguments.scale, say, others, FOLDER, len(only) == 1)
             try:
                 await stack.start()

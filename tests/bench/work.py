@@ -95,10 +95,24 @@ async def p6(context: Context) -> Figure:
     for c in clients:
         await c.close()
     p50, p99 = percentile(delays, 0.5) * 1000, percentile(delays, 0.99) * 1000
+    planning = await _planning(stack, set(answered))
     return Figure(
         "P6", "201 to SMS provider call at 200 dossiers/s", p50, None, "ms (p50)", "p50 ≤ 30 ms, p99 ≤ 120 ms",
-        p50 <= 30 and p99 <= 120, f"p99 {p99:.0f} ms", {"p99_ms": p99},
+        p50 <= 30 and p99 <= 120, f"p99 {p99:.0f} ms; recorded to planned p50 {planning * 1000:.0f} ms",
+        {"p99_ms": p99, "planned_p50_ms": planning * 1000},
     )  # fmt: skip
+
+
+async def _planning(stack: Stack, codes: set[str]) -> float:
+    """The median of the way from intake's record of an act to the plan of its notice, over the bus: seconds."""
+    import asyncpg
+
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        rows = await connection.fetch("SELECT dossier, planned_at - act_recorded AS took FROM notify.notice")
+    finally:
+        await connection.close()
+    return percentile([row["took"].total_seconds() for row in rows if row["dossier"] in codes], 0.5)
 
 
 async def _told(path: Path, start: int, number: int) -> bool:

@@ -32,6 +32,7 @@ from services.notify.notice import (
     quiet_until,
     settled,
     superseded,
+    unnamed,
     value_of,
     way_to_tell,
 )
@@ -301,6 +302,20 @@ def test_quiet_hours_within_a_day_and_none() -> None:
 )
 def test_a_reason_is_kept_without_what_could_be_a_number(said: str, kept: str) -> None:
     assert clean(said) == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Nguyễn Thị Đào đã chuyển đi", "… đã chuyển đi"),
+        ("NGUYEN THI DAO vang nha, XOM 7…", "… vang nha, ……"),
+        ("nguyễn thị đào", "…"),
+        ("Đào vắng nhà", "Đào vắng nhà"),
+        ("", ""),
+    ],
+)
+def test_a_carriers_reason_is_kept_without_the_persons_own_words(said: str, kept: str) -> None:
+    assert unnamed(said, ["Nguyễn Thị Đào", "Xóm 7", None, ""]) == kept
 
 
 def test_ids_sort_in_the_order_planned() -> None:

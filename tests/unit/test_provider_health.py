@@ -82,6 +82,15 @@ def test_a_pace_below_one_a_second_and_none() -> None:
     assert free.wait(0.0) == 0
 
 
+def test_whoever_sent_before_may_have_used_up_the_pace() -> None:
+    pace, free = Pace(50), Pace(None)
+    pace.spend(10.0)
+    free.spend(10.0)
+    assert pace.free(10.9) == 0
+    assert pace.free(11.1) == 50
+    assert free.wait(10.0) == 0
+
+
 def test_equals_take_turns_by_their_weights() -> None:
     heavy = [ProviderEntry(name=name, kind="file", priority=1, weight=weight) for name, weight in (("a", 3), ("b", 1))]
     assert Counter(order_of(heavy, {}, turn)[0] for turn in range(400)) == {"a": 300, "b": 100}
