@@ -339,6 +339,8 @@ def _notice_item(row: Any) -> dict[str, Any]:
         "parts": row["parts"],
         "planned_at": _local(row["planned_at"]),
     }
+    if row["urgent"]:
+        item["urgent"] = True
     if row["reason"] is not None:
         item["reason"] = row["reason"]
     for name in ("sent_at", "delivered_at"):

@@ -242,7 +242,7 @@ WHERE post_at IS NOT NULL AND (post_at <= $1 OR state IN ('failed', 'expired')) 
 SELECT id, recipient, nonce, ciphertext, wrapped FROM notify.notice WHERE id = ANY ($1::uuid[]) AND wrapped IS NOT NULL
 
 -- name: notices_page
-SELECT n.id, n.dossier, n.act, n.channel, n.provider, n.state, n.reason, n.parts, n.planned_at, n.sent_at,
+SELECT n.id, n.dossier, n.act, n.channel, n.urgent, n.provider, n.state, n.reason, n.parts, n.planned_at, n.sent_at,
        n.delivered_at, n.recipient, n.nonce, n.ciphertext, n.wrapped
 FROM notify.notice n JOIN notify.dossier d ON d.code = n.dossier
 WHERE ($1::text IS NULL OR n.dossier = $1) AND ($2::text IS NULL OR n.state = $2)
@@ -384,7 +384,7 @@ GROUP BY agency, carrier ORDER BY agency, carrier
 
 -- name: notices_seen
 -- The newest first.
-SELECT n.id, n.dossier, n.agency, n.act, n.channel, n.provider, n.state, n.reason, n.parts, n.planned_at, n.sent_at,
+SELECT n.id, n.dossier, n.agency, n.act, n.channel, n.urgent, n.provider, n.state, n.reason, n.parts, n.planned_at, n.sent_at,
        n.delivered_at, n.recipient, n.nonce, n.ciphertext, n.wrapped
 FROM notify.notice n JOIN notify.dossier d ON d.code = n.dossier
 WHERE ($1::text IS NULL OR n.dossier = $1) AND ($2::text IS NULL OR n.state = $2)
