@@ -155,7 +155,7 @@ async def n1(context: Context) -> Figure:
             floor = await floor_of(url, 10_000)
             await asyncio.gather(*(process.stop() for process in notify))
             await use(stack, url)
-            rates, cpu = [], dict[str, float]()
+            rates, cpu = list[float](), dict[str, float]()
             for some in [notify[:1], notify] if len(notify) > 1 else [notify]:
                 if rates:
                     await intake.start()
