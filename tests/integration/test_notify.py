@@ -801,14 +801,14 @@ async def test_what_was_settled_while_it_was_held_is_not_sent(notify: RunningSit
 EXAMPLES = count(1)
 
 
-# To explain a failure every line that runs is traced: too slow with a database.
+# To explain a failure Hypothesis traces every line that runs: too slow with a database.
 @settings(
     max_examples=20,
     deadline=None,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(chance=st.randoms(use_true_random=False))
+@given(chance=st.integers(0, 2**32).map(random.Random))
 async def test_the_same_is_planned_whatever_order_and_repetition(notify: RunningSite, chance: random.Random) -> None:
     service = notify.services["notify"]
     if service.directory.current.quiet_hours is None:
