@@ -30,6 +30,7 @@ log = structlog.get_logger("lienthong.stats")
 TOPIC = "lienthong.indicator.v1"
 GRAIN = "month"
 AT_ONCE = 50  # agencies a round: the lock of the round is then held for a second, not for minutes
+TURN = 10.0  # seconds
 SHARE = 4  # a round rests this many times as long as it worked: figures in a storm must not starve the storm
 
 
@@ -62,7 +63,14 @@ class Snapshots:
             except TRANSIENT_ERRORS as error:
                 log.warning("snapshots-not-published", error=type(error).__name__)
             worked = time.monotonic() - began
-            await asyncio.sleep(max(0.0 if told == AT_ONCE else self._every, SHARE * worked))
+            await self._rest(max(0.0 if told == AT_ONCE else self._every, SHARE * worked))
+
+    async def _rest(self, seconds: float) -> None:
+        """After a long round a long rest: a loop that rests turns all the same, and nobody is to call it stuck."""
+        while seconds > 0:
+            self._service.beat("snapshots")
+            await asyncio.sleep(min(seconds, TURN))
+            seconds -= TURN
 
     async def observe(self, connection: Any) -> None:
         """The site's dossiers as gauges, when they are asked for."""
@@ -105,6 +113,7 @@ class Snapshots:
         envelopes: list[Envelope] = []
         told: list[tuple[Any, ...]] = []
         for each in due:
+            self._service.beat("snapshots")
             before = held.get(each.key)
             judged = min(now, last_instant(each.month[1]))
             question = Question([each.agency], Period(local_midnight(each.month[0]), judged), now)

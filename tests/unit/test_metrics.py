@@ -8,9 +8,12 @@ import pytest
 from prometheus_client.openmetrics import exposition, parser
 
 from deploy.site import create
+from services.stats.snapshots import Snapshots
+from services.stats.store import Store
 from shared.observe import metrics as known
 from shared.observe.metrics import METRICS, Metric, Metrics
 from shared.observe.reconcile import behind, missing
+from shared.service import PATIENCE
 
 # What a label may be: each has as many values as the project declares, not as many as the world sends.
 BOUNDED = {
@@ -88,6 +91,22 @@ def test_a_loop_is_late_beyond_the_rest_that_it_takes(tmp_path: Path) -> None:
     began = time.monotonic()
     assert service.late(began + 650) == pytest.approx({"relay": 650, "housekeeping": 0, "snapshots": 650}, abs=1)
     assert service.late(began + 2000)["housekeeping"] > 1000
+
+
+async def test_a_loop_that_rests_for_long_turns_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = create("stats", {"site": "H55", "keys_dir": tmp_path / "keys"})
+    slept: list[float] = []
+    beats: list[str] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("services.stats.snapshots.asyncio.sleep", sleep)
+    monkeypatch.setattr(service, "beat", beats.append)
+    await Snapshots(service, Store(), 5.0, 10)._rest(34.0)
+    assert sum(slept) == 34.0
+    assert max(slept) < PATIENCE / 2
+    assert beats == ["snapshots"] * len(slept)
 
 
 def test_missing_is_what_did_not_move_between_two_looks() -> None:
