@@ -104,7 +104,8 @@ class Observability:
         (folder / "rules.yaml").write_text(shortened(rules, self._factor) if short else rules)
         prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
         if short:
-            prometheus["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
+            every = f"{max(1, round(40 / self._factor))}s"
+            prometheus["global"] = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"}
         prometheus["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": [f"127.0.0.1:{self._ports[1]}"]}]}]
         prometheus["scrape_configs"][0]["static_configs"] = [{"targets": list(self._targets)}]
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(prometheus))
