@@ -16,23 +16,34 @@ PATIENCE: Final = 0.05
 SHORT: Final = 0.5
 """Seconds; what is being answered for longer (an import, a stream of figures) is not waited for."""
 
+NEAR: Final = 2.0
+"""Seconds after an answer in which the next question is expected: work comes in small parts meanwhile."""
+
 _began: dict[object, float] = {}
+_answered = float("-inf")
 
 
 @contextmanager
 def answering() -> Iterator[None]:
     """Somebody waits for the answer that is made in this block."""
+    global _answered
     request = object()
     _began[request] = time.monotonic()
     try:
         yield
     finally:
-        del _began[request]
+        if _began.pop(request) > time.monotonic() - SHORT:
+            _answered = time.monotonic()
 
 
 def anybody_waits() -> bool:
     since = time.monotonic() - SHORT
     return any(began > since for began in _began.values())
+
+
+def somebody_is_near() -> bool:
+    """Somebody waits for an answer, or had one a moment ago."""
+    return anybody_waits() or time.monotonic() - _answered < NEAR
 
 
 async def give_way() -> None:

@@ -50,10 +50,6 @@ log = structlog.get_logger("lienthong.service")
 SERVICES = ("intake", "routing", "notify", "stats")
 PATIENCE = 60.0  # seconds without a turn, beyond its rest, after which a loop is not well
 
-BATCH, BATCH_ON_ONE_LOOP = 500, 100
-"""Records that a consumer takes at once. Where four services share a loop a large batch keeps a receipt waiting for a
-quarter of a second at each of its steps (decision 0012)."""
-
 
 def owned_topics(service: str) -> tuple[str, ...]:
     """The topics of the contract that this service alone writes."""
@@ -234,7 +230,6 @@ class Service:
                 ask_owner=self.ask_owner,
                 after_commit=self._applied,
                 settings=ConsumerSettings(
-                    max_records=BATCH if self.settings.bus_groups else BATCH_ON_ONE_LOOP,
                     gap_wait=self.settings.gap_wait,
                     breaker_limit=self.settings.breaker_limit,
                     session_timeout=self.settings.session_seconds,

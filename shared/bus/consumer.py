@@ -34,7 +34,7 @@ from shared.bus.topic_ids import topic_ids
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope
 from shared.contracts.events import ParkedRecorded
-from shared.courtesy import give_way
+from shared.courtesy import give_way, somebody_is_near
 from shared.observe import metrics as known
 from shared.observe.metrics import Metrics
 from shared.observe.traces import trace_id
@@ -92,6 +92,10 @@ def _poll_until_there_is_something(consumer: AIOKafkaConsumer) -> None:
 # Milliseconds that a fetch waits on the broker. The embedded broker looks for new records only at half of this time: a
 # waiting record is found after 5 ms or 210 ms (median), and eight idle consumers cost 38 % or 4 % of a core.
 FETCH_WAIT_BUSY, FETCH_WAIT_IDLE = 20, 500
+
+PART = 100
+"""Records of a batch that are applied at once while somebody is near: a whole one holds the loop for up to a quarter of a
+second, and costs a quarter less CPU (decision 0012)."""
 
 
 class Breaker:
@@ -194,7 +198,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._idle.clear()
         self._began = time.monotonic()
         try:
-            await give_way()
             await self._work(records)
         finally:
             self._began = None
@@ -223,7 +226,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         started = time.monotonic()
         if records:
             self._fetch_often()
-            if not await self._until_done(records):
+            if not await self._in_parts(records):
                 return
             self.batches += 1
             self.batch_seconds += time.monotonic() - started
@@ -263,6 +266,17 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 delay = max(0.0, now - envelope.recorded.timestamp())
                 trace = trace_id(envelope.traceparent)
                 self._metrics.observe(known.CONSUMER_DELAY, delay, envelope.topic, trace=trace)
+
+    async def _in_parts(self, records: Sequence[Record]) -> bool:
+        """A batch at once, or a part at a time while this process has people to answer; False when the consumer is stopped."""
+        done = 0
+        while done < len(records):
+            await give_way()
+            part = records[done : done + PART] if somebody_is_near() else records[done:]
+            if not await self._until_done(part):
+                return False
+            done += len(part)
+        return True
 
     async def _until_done(self, records: Sequence[Record]) -> bool:
         """Tries a batch until it is stored; False when the consumer is stopped before."""

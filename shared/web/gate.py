@@ -73,7 +73,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"] in PROBES or scope["path"].startswith(AMONG_SERVICES):
+        elif (path := scope["path"]) in PROBES or path in self._large or path.startswith(AMONG_SERVICES):
             await self._answer(scope, receive, send)
         else:
             with answering():

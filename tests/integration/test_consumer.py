@@ -9,12 +9,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from shared.bus.consumer import PARKED_TOPIC, ConsumerSettings
+from shared.bus.consumer import PARKED_TOPIC, PART, ConsumerSettings
 from shared.contracts.envelope import Envelope, encode
 from shared.security.tokens import Role
 from shared.service import Service
 from shared.settings import Settings
-from shared.store.inbox import Fault, Received
+from shared.store.inbox import Fault, Received, Record, record_of
 from shared.store.pool import Connection
 from shared.store.room import RoomInPostgres, headers_from_json, headers_to_json
 from tests.harness import Backing, RunningSite, running_site, toy_services
@@ -578,3 +578,23 @@ async def test_parked_events_are_for_operators_and_need_the_owner(toy: RunningSi
     away = await operator.post("/v1/parked/replay", json=body)
     assert (away.status_code, away.json()["code"]) == (503, "owner-away")
     assert await parked(toy) == {"a": "state-contradiction"}
+
+
+async def test_a_batch_is_applied_in_parts_while_somebody_is_near(
+    toy: RunningSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = consuming(toy).consumer
+    assert consumer is not None
+    store, sizes = consumer._store, list[int]()
+
+    async def counted(records: Sequence[Record], *, isolate: bool = False) -> None:
+        sizes.append(len(records))
+        await store(records, isolate=isolate)
+
+    monkeypatch.setattr(consumer, "_store", counted)
+    for near, keys in ((True, "ab"), (False, "cd")):
+        monkeypatch.setattr("shared.bus.consumer.somebody_is_near", lambda near=near: near)
+        sizes.clear()
+        assert await consumer._in_parts([record_of(event(key, n)) for key in keys for n in range(1, PART + 1)])
+        assert sizes == ([PART, PART] if near else [2 * PART])
+    assert await effects(toy) == {key: list(range(1, PART + 1)) for key in "abcd"}

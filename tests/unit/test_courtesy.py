@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from shared import courtesy
-from shared.courtesy import answering, anybody_waits, give_way
+from shared.courtesy import answering, anybody_waits, give_way, somebody_is_near
 
 AGES = 3600.0  # seconds: longer than any test may take
 
@@ -50,3 +50,18 @@ async def test_a_request_that_fails_keeps_nobody_waiting() -> None:
     with pytest.raises(ZeroDivisionError), answering():
         raise ZeroDivisionError
     assert not anybody_waits()
+
+
+async def test_who_was_answered_a_moment_ago_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courtesy, "NEAR", AGES)
+    monkeypatch.setattr(courtesy, "_answered", float("-inf"))
+    monkeypatch.setattr(courtesy, "SHORT", 0.0)
+    with answering():
+        pass
+    assert not somebody_is_near()  # that took long: it was an import
+    monkeypatch.setattr(courtesy, "SHORT", AGES)
+    with answering():
+        assert somebody_is_near()
+    assert somebody_is_near()
+    monkeypatch.setattr(courtesy, "NEAR", 0.0)
+    assert not somebody_is_near()
