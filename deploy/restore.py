@@ -1,7 +1,8 @@
 """A backup becomes a site again.
 
 It has not served anybody yet when the erasures that came after the backup have been done again (law 91/2025), and its code
-numbers have jumped: what was issued after the backup is not issued twice.
+numbers have jumped: what was issued after the backup is not issued twice. What it had said to its neighbours since then comes
+back from them when it starts (`services/routing/restoring.py`).
 """
 
 import contextlib
@@ -16,11 +17,13 @@ from deploy.backup import DATABASE, ERASURES, KEYS, BackupFailed, read_manifest,
 from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.schema import migrate_site, schemas
 from deploy.site import create
+from services.intake.store import AGAIN
 from services.intake.store import Store as Intake
 from services.notify.store import Contact
 from services.notify.store import Store as Notify
+from services.routing.link_store import LinkStore
 from shared.security.recovery import open_folder
-from shared.store.pool import connect
+from shared.store.pool import Connection, connect
 from shared.store.queries import Queries
 
 JUMP = 5000
@@ -80,11 +83,27 @@ async def restore(
             queries = Queries("services.intake", "intake")
             await connection.execute(queries["numbers_jump"], datetime.fromisoformat(manifest["taken"]), now, JUMP)
             dossiers = await connection.fetchval(queries["dossiers_count"])
+            await hear_first(connection, datetime.fromisoformat(manifest["taken"]), now)
         finally:
             await connection.close()
     if dossiers < manifest["dossiers"]:  # counted just before the dump: a site at work may have more, never fewer
         raise BackupFailed(f"the backup holds {dossiers} dossiers, its manifest says {manifest['dossiers']}.")
     return Restored(manifest["site"], manifest["taken"], dossiers, erased)
+
+
+async def hear_first(connection: Connection, taken: datetime, now: datetime) -> None:
+    """What was said between the backup and now lies with the peers: each link gives that back, in a new epoch, before
+    anything is said or heard on it. People were told of it then, and are not told again."""
+    links = LinkStore("routing")
+    waits = False
+    async with connection.transaction():
+        for link in await links.links(connection):
+            if link.open:
+                out = await links.lock_out(connection, link.peer)
+                await links.begin_recovery(connection, link.peer, out, out.confirmed)
+                waits = waits or link.side == "upper"
+        await connection.execute(Queries("services.intake", "intake")["restored_put"], now, taken, not waits)
+        await connection.execute(Queries("services.notify", "notify")["restored_put"], taken, now)
 
 
 async def replay_erasures(
@@ -103,8 +122,10 @@ async def replay_erasures(
         for ref in refs:
             async with connection.transaction():
                 now = await connection.fetchval("SELECT clock_timestamp()")
-                if await intake.erase(connection, ref, now, "restore") is not None:
+                if await intake.erase(connection, ref, now, AGAIN) is not None:
                     erased.append(ref)
+                else:
+                    await intake.note_erasure(connection, ref, now)
                 codes = [row["code"] for row in await connection.fetch(notify.queries["dossiers_of_contacts"], [ref])]
                 await notify.put_contacts(connection, [Contact(ref)])
                 await connection.execute(notify.queries["notices_forget"], codes, [ref])

@@ -128,6 +128,7 @@ class Service:
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_applied: list[Callable[[], None]] = [self.wake]
         self._on_observe: list[Callable[[Connection], Awaitable[None]]] = []
+        self._on_unready: list[Callable[[], list[str]]] = []
         self.reconciler: Reconciler | None = None
         self.started = False
 
@@ -174,6 +175,10 @@ class Service:
     def on_observe(self, action: Callable[[Connection], Awaitable[None]]) -> None:
         """`action` sets the service's own gauges when they are asked for."""
         self._on_observe.append(action)
+
+    def on_unready(self, reasons: Callable[[], list[str]]) -> None:
+        """`reasons` says why the service cannot be asked yet, beside what all services need."""
+        self._on_unready.append(reasons)
 
     def _note_answer(self, method: str, route: str, status: int, seconds: float) -> None:
         self.metrics.add(known.REQUESTS, 1, method, route, f"{status // 100}xx")
@@ -408,7 +413,7 @@ class Service:
                 await connection.fetchval("SELECT 1")
         except TRANSIENT_ERRORS:
             reasons.append("the database does not answer")
-        return reasons
+        return reasons + [reason for more in self._on_unready for reason in more()]
 
     async def observe(self) -> None:
         """Brings the gauges up to date, when they are asked for."""

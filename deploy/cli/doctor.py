@@ -4,7 +4,8 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -31,6 +32,7 @@ CERTIFICATE_DAYS = 14
 PREFIX = "LIENTHONG_"
 CLOCK_OFF = 60.0  # seconds; from there receipts of two machines contradict each other
 CODES = ("H55.10-260101-0001", "H55.1-260101-0001", "H55.1.2-260101-0001", "h55")  # no language orders these as C does
+NEWEST = 20  # records of each partition that are looked at for who has published them
 SWAPS_KNOWN_FROM = (11, 1)  # by then the next year's swapped working days have been decreed
 
 
@@ -86,6 +88,7 @@ async def _examine(site: KnownSite) -> list[Finding]:
     findings += [finding async for finding in _database(site)]
     findings.append(await _bus(site))
     if not _embedded(site):
+        findings += [finding async for finding in _neighbours(site)]
         findings += await _topics(site)
     findings += [finding async for finding in _services(site)]
     return findings
@@ -378,6 +381,59 @@ async def _bus(site: KnownSite) -> Finding:
         + (f", without {', '.join(missing)}" if missing else ""),
         "the services make their topics by themselves: look at the logs of those that own these.",
     )
+
+
+async def _neighbours(site: KnownSite) -> AsyncIterator[Finding]:
+    """Who else has published under this site's names lately: each site on one Kafka needs a prefix of its own."""
+    from aiokafka.errors import KafkaError
+
+    from deploy.cli.topics import bus_of
+
+    with suppress(KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(20):
+            yield own_names(await _publishing(bus_of(site)), site.code)
+
+
+async def _publishing(bus: "BusSettings") -> set[str]:
+    """The sites whose events are the newest on topics that only this site's services may write."""
+    from aiokafka import AIOKafkaConsumer
+
+    from shared.bus.topic_ids import partitions_of
+
+    topics = [bus.topic(f"lienthong.{name}.v1") for name in ("dossier", "transfer", "contact", "notice")]
+    consumer = AIOKafkaConsumer(**bus.client(), enable_auto_commit=False)
+    await consumer.start()
+    found: set[str] = set()
+    try:
+        partitions = await partitions_of(consumer._client, topics)
+        if not partitions:
+            return found
+        ends, starts = await consumer.end_offsets(partitions), await consumer.beginning_offsets(partitions)
+        filled = [each for each in partitions if ends[each] > starts[each]]
+        consumer.assign(filled)
+        for each in filled:
+            consumer.seek(each, max(starts[each], ends[each] - NEWEST))
+        left = set(filled)
+        while left:
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found |= {site for record in records if (site := site_of_source(dict(record.headers).get("ce_source")))}
+            left = {each for each in left if await consumer.position(each) < ends[each]}
+    finally:
+        await consumer.stop()
+    return found
+
+
+def site_of_source(source: bytes | None) -> str | None:
+    """`/sites/H55/intake` is of H55."""
+    parts = (source or b"").decode("utf-8", "replace").split("/")
+    return parts[2] if len(parts) == 4 and parts[1] == "sites" else None
+
+
+def own_names(publishing: Collection[str], code: str) -> Finding:
+    """Whether nobody else publishes on this site's topics."""
+    strangers = sorted(set(publishing) - {code})
+    todo = "set LIENTHONG_BUS_PREFIX: each site on one Kafka needs a prefix of its own (docs/two-sites.md)."
+    return judged("topics of one site", not strangers, ", ".join(["also", *strangers]) if strangers else code, todo)
 
 
 async def _topics(site: KnownSite) -> list[Finding]:

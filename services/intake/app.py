@@ -24,6 +24,7 @@ from services.intake.petitions_api import petition_routes
 from services.intake.portal_api import portal_routes
 from services.intake.public_pages import OPEN as PUBLIC
 from services.intake.public_pages import public_routes
+from services.intake.restored import restored_routes
 from services.intake.returned_pages import returned_routes
 from services.intake.session import Sessions
 from services.intake.settings import IntakeSettings
@@ -60,6 +61,7 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.include(catalogue_routes(service))
     service.include(tracking_routes(service, store, writer, settings))
     service.include(erasure_routes(service, store, settings))
+    service.include(restored_routes(service, store))
     history = History(service, store, settings.seal_seconds)
     service.include(history_routes(service, history))
     petitions = Petitions(service, store, settings)

@@ -653,6 +653,13 @@ def correct(
     return Decision(events, at), before
 
 
+def refolded(dossier: Dossier, history: Sequence["Past"], directory: Directory) -> Dossier:
+    """The dossier as its whole history makes it, corrections and all."""
+    made = _folded(dossier, _standing(history), directory)
+    made.sequence, made.chain, made.recorded = dossier.sequence, dossier.chain, dossier.recorded
+    return made
+
+
 def _standing(history: Sequence["Past"]) -> list["Past"]:
     """The history without what was corrected, and without the corrections."""
     undone = {past.data.undoes for past in history if isinstance(past.data, ev.DossierCorrected)}

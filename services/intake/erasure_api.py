@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from services.intake.settings import IntakeSettings
-from services.intake.store import Store
+from services.intake.store import AGAIN, Store
 from services.intake.writer import local_text
 from shared.contracts.codes import DossierCodeText, Instant, format_instant
 from shared.security.tokens import Principal, Role
@@ -57,15 +57,27 @@ def erasure_routes(service: Service, store: Store, settings: IntakeSettings) -> 
 
     @api.get("/v1/erasures", tags=["people"])
     async def erased(who: Sibling, since: Instant) -> dict[str, Any]:
-        """Who was erased since: for the service that has passed them on to other sites."""
+        """Who was erased since: for the service that has passed them on to other sites. `again`: after a restoration."""
         async with service.pool.acquire() as connection:
             rows = await store.erased_since(connection, since)
         return {
             "items": [
-                {"contact_ref": row["contact_ref"], "erased_at": format_instant(row["at"]), "dossiers": row["dossiers"]}
+                {
+                    "contact_ref": row["contact_ref"],
+                    "erased_at": format_instant(row["at"]),
+                    "dossiers": row["dossiers"],
+                    "again": row["who"] == AGAIN,
+                }
                 for row in rows
             ]
         }
+
+    @api.get("/v1/sealed", tags=["people"])
+    async def sealed(who: Sibling, code: Annotated[str, Query(max_length=8000)]) -> dict[str, Any]:
+        """The people behind dossiers (codes with commas between), sealed: for the service that hands these over."""
+        async with service.pool.acquire() as connection:
+            rows = await store.sealed_of(connection, code.split(","))
+        return {"items": [dict(row) for row in rows]}
 
     return api
 

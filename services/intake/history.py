@@ -58,6 +58,8 @@ class History:
         async with self._service.pool.acquire() as connection, connection.transaction():
             if not await connection.fetchval(queries["seal_lock"], _SEALING):
                 return False
+            if await connection.fetchval(queries["restored_waits"]):
+                return False  # what the days of before held is still coming back
             last = await self._last_seal(connection)
             day = await connection.fetchval(queries["first_day"]) if last is None else _next(last.day)
             if day is None or day >= await self.first_open_day(connection):

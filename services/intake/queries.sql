@@ -449,9 +449,15 @@ SELECT e.at, c.sequence, ARRAY(SELECT code FROM intake.dossier WHERE contact_ref
 FROM intake.erasure e JOIN intake.contact c USING (contact_ref) WHERE e.contact_ref = $1
 
 -- name: erased_since
-SELECT e.contact_ref, e.at, ARRAY(SELECT code FROM intake.dossier d WHERE d.contact_ref = e.contact_ref ORDER BY code)
+SELECT e.contact_ref, e.at, e.who, ARRAY(SELECT code FROM intake.dossier d WHERE d.contact_ref = e.contact_ref ORDER BY code)
        AS dossiers
 FROM intake.erasure e WHERE e.at > $1 ORDER BY e.at, e.contact_ref
+
+-- name: sealed_of
+-- The people behind dossiers, as they lie here: sealed.
+SELECT d.code, c.contact_ref, c.nonce, c.ciphertext, c.wrapped
+FROM intake.dossier d JOIN intake.contact c USING (contact_ref)
+WHERE d.code = ANY ($1::text[]) AND c.wrapped IS NOT NULL
 
 -- name: erasures
 SELECT contact_ref, at, who FROM intake.erasure ORDER BY at, contact_ref
@@ -574,6 +580,21 @@ FROM (SELECT DISTINCT agency FROM intake.counter) a,
      generate_series(($1::timestamptz AT TIME ZONE 'Asia/Ho_Chi_Minh')::date,
                      ($2::timestamptz AT TIME ZONE 'Asia/Ho_Chi_Minh')::date, interval '1 day') d
 ON CONFLICT (agency, day) DO UPDATE SET last = c.last + excluded.last
+
+-- name: restored_put
+INSERT INTO intake.restored (at, taken, whole) VALUES ($1, $2, $3)
+
+-- name: restored_whole
+UPDATE intake.restored SET whole = true WHERE NOT whole
+
+-- name: restored_waits
+SELECT EXISTS (SELECT FROM intake.restored WHERE NOT whole)
+
+-- name: numbers_reach
+-- The numbers of these codes have been issued.
+INSERT INTO intake.counter AS c (agency, day, last)
+SELECT agency, day, max(number) FROM unnest($1::text[], $2::date[], $3::int[]) AS n(agency, day, number) GROUP BY 1, 2
+ON CONFLICT (agency, day) DO UPDATE SET last = greatest(c.last, excluded.last)
 
 -- Attachments by reference.
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from services.intake import looking
 from services.intake.dossier import Dossier, Past, from_json, to_json
 from shared.contracts import events as ev
-from shared.contracts.codes import uuid7
+from shared.contracts.codes import parse_dossier_code, uuid7
 from shared.contracts.envelope import Envelope, parse
 from shared.security.sealing import Sealed, new_data_key, seal, unseal, unwrap
 from shared.service import Service
@@ -21,6 +21,9 @@ FEW_AGENCIES = 4
 """Up to so many agencies are read with one statement, each through its own index, to a whole page at most."""
 MANY_AGENCIES = 200
 """Up to so many, a list by code is read from a few at a time; above, in the order of the codes."""
+
+AGAIN = "restore"
+"""Who erases, when a restored database is told again who was erased."""
 
 CONTACT, DOSSIER, COPY = "lienthong.contact.v1", "lienthong.dossier.v1", "lienthong.copy.v1"
 
@@ -147,6 +150,13 @@ class Store:
             self.queries["numbers"], [a for a, _ in names], [d for _, d in names], [wanted[n] for n in names]
         )
         return {(row["agency"], row["day"]): row["last"] for row in rows}
+
+    async def reach_numbers(self, connection: Connection, codes: Collection[str]) -> None:
+        """The numbers of these codes have been issued: none up to them is issued again."""
+        if codes:
+            read = [parse_dossier_code(code) for code in sorted(codes)]
+            columns = [[c.agency for c in read], [c.date for c in read], [c.number for c in read]]
+            await connection.execute(self.queries["numbers_reach"], *columns)
 
     async def listed(
         self,
@@ -341,6 +351,10 @@ class Store:
         opened = {row["contact_ref"]: self.open_contact(row) for row in rows}
         return {ref: person for ref, person in opened.items() if person is not None}
 
+    async def sealed_of(self, connection: Connection, codes: Sequence[str]) -> list[Any]:
+        """The people behind these dossiers, sealed as they lie here: code, contact_ref, nonce, ciphertext, wrapped."""
+        return await connection.fetch(self.queries["sealed_of"], list(codes))
+
     async def erase(self, connection: Connection, contact_ref: str, now: datetime, who: str) -> int | None:
         """Destroys a person's data and key here and in the log, and says so on the bus. The tombstone's sequence; None when
         the person had been erased before."""
@@ -366,6 +380,10 @@ class Store:
         )
         await self._service.log.append(connection, [tombstone])
         return sequence
+
+    async def note_erasure(self, connection: Connection, contact_ref: str, now: datetime) -> None:
+        """Somebody whom this restored database does not know (any more) was erased: other sites may know the person."""
+        await connection.execute(self.queries["erasure_put"], contact_ref, now, AGAIN)
 
     async def erasure(self, connection: Connection, contact_ref: str) -> Any:
         """When a person was erased, the tombstone's sequence, and the dossiers that carry the contact_ref."""

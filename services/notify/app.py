@@ -26,6 +26,7 @@ def create(settings: NotifySettings | None = None) -> Service:
     store = Store(service)
     handlers = Handlers(service, store, settings)
     sender = Sender(service, store, handlers, settings)
+    service.on_start(handlers.recall_restorations)
     service.consume([DOSSIER_TOPIC, CONTACT_TOPIC], handlers.apply)
     service.on_applied(sender.wake)
     service.include(seen_routes(service, store))

@@ -40,6 +40,7 @@ from shared.store.pool import Connection
 
 CONTACT_TOPIC, DOSSIER_TOPIC = "lienthong.contact.v1", "lienthong.dossier.v1"
 CONTRADICTS = "state-contradiction"
+TOLD_BEFORE = "before-restore"
 
 
 @dataclass(slots=True)
@@ -66,6 +67,17 @@ class Handlers:
 
     def __init__(self, service: Service, store: Store, settings: NotifySettings) -> None:
         self._service, self._store, self._settings = service, store, settings
+        self._restored: list[tuple[datetime, datetime]] = []
+
+    async def recall_restorations(self) -> None:
+        """From which backups this database was restored, and when: before the service begins."""
+        async with self._service.pool.acquire() as connection:
+            rows = await connection.fetch(self._store.queries["restored"])
+        self._restored = [(row["taken"], row["at"]) for row in rows]
+
+    def _told_before(self, recorded: datetime) -> bool:
+        """Whether the act is one of those that a restored site had lost, and got back: people were told of it then."""
+        return any(taken < recorded < at for taken, at in self._restored)
 
     async def apply(self, connection: Connection, events: Sequence[Received]) -> dict[int, Fault]:
         """One batch, a few statements: load, fold, decide, write. Refuses what its dossier's state does not allow."""
@@ -177,8 +189,14 @@ class Handlers:
                 contact_ref=dossier.contact_ref,
                 facts=facts_of(data, dossier),
             )
+            told = self._told_before(envelope.recorded)
             if _rule_of(telling, directory) is not None:
-                batch.tellings.append(telling)
+                if told:
+                    batch.untold.append((telling, TOLD_BEFORE))
+                else:
+                    batch.tellings.append(telling)
+            if told:
+                continue
             if (order := wanted(data, dossier)) is not None and dossier.contact_ref is not None:
                 kind, fee = order
                 carrier = directory.carrier_for(dossier.agency, kind)

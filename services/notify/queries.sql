@@ -61,6 +61,12 @@ WHERE t.dossier = n.dossier AND t.act = n.act AND t.met_by IS NULL
 -- An act is decided once: by who takes its row.
 DELETE FROM notify.telling WHERE event = ANY ($1::uuid[]) RETURNING event
 
+-- name: restored
+SELECT taken, at FROM notify.restored
+
+-- name: restored_put
+INSERT INTO notify.restored (taken, at) VALUES ($1, $2)
+
 -- name: untold_put
 INSERT INTO notify.untold (event, dossier, act, recorded, reason)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[])

@@ -11,6 +11,7 @@ from services.routing.link_store import LinkStore
 from services.routing.links import Links
 from services.routing.links_api import link_routes
 from services.routing.proofs_api import proof_routes
+from services.routing.restoring import Restoring
 from services.routing.settings import RoutingSettings
 from services.routing.store import Store
 from services.routing.subscribers_api import subscriber_routes
@@ -51,6 +52,9 @@ def create(settings: RoutingSettings | None = None) -> Service:
     service.run_always("peers", links.keep)
     service.run_always("links-lower", links.run_own)
     service.run_always("links-upper", links.run_upper)
+    restoring = Restoring(service, store, link_store, crossing)
+    service.on_unready(restoring.unready)
+    service.run_always("restoring", restoring.run)
     service.run_always("dispatch", Dispatch(service, store, link_store, crossing).run)
     closures = Closures(service, store, crossing, settings.closure_poll)
     service.on_start(closures.watch)

@@ -14,7 +14,7 @@ An envelope for a site that is no neighbour goes on to the next one; its hops sa
 through a site twice.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,7 +27,7 @@ from services.routing.carried import event_json, event_of, site_of
 from services.routing.directories import Directories
 from services.routing.documents import Documents
 from services.routing.dossier import TRANSFER_TOPIC, Dossier
-from services.routing.link_store import Link, LinkStore
+from services.routing.link_store import Link, LinkStore, key_of
 from services.routing.store import Copy, Sealed, Store
 from services.routing.transfer import Transfer, Walk
 from services.routing.views import Views
@@ -110,6 +110,33 @@ class Out:
             final = isinstance(event, TransferRerouted) or dossier.state in (3, 8, 9, 10)
             self.send("home", site, {"event": event_json(envelope), "final": final})
 
+    def recall(self, to: str, said: TransferEvent, reason: str, id_: UUID, sequence: int) -> None:
+        """Home's last word on a leg that is worked on elsewhere: it is over there, too."""
+        recalled = TransferRecalled(
+            transfer=said.transfer,
+            dossier=said.dossier,
+            step=said.step,
+            from_agency=said.from_agency,
+            to=said.to,
+            attempt=said.attempt,
+            due_at=said.due_at,
+            agency=said.agency,
+            reason=reason,
+        )
+        envelope = Envelope(
+            topic=TRANSFER_TOPIC,
+            id=id_,
+            source=self.source,
+            type=recalled.short,
+            subject=said.dossier,
+            time=self.now,
+            recorded=self.now,
+            sequence=max(1, sequence),
+            mode="live",
+            data=recalled.to_json(),
+        )
+        self.send("home", to, {"event": event_json(envelope), "final": True})
+
     def send(self, kind: str, to: str, body: Mapping[str, Any]) -> None:
         self.letters.append(letter(kind, body, origin=self.site, to=to, at=self.now))
 
@@ -118,6 +145,11 @@ class Out:
         hops = (*each.hops, self.site)
         passed = letter(each.kind, each.body, origin=each.origin, to=to, at=self.now, hops=hops, id=each.id)
         self.letters.append(passed)
+
+    def instead(self, envelope: Envelope) -> None:
+        """Home has gone on otherwise, after a loss, than its upper site has it: home's word stands."""
+        if self.upper is not None:
+            self.send("copy", self.upper, {"event": event_json(envelope), "instead": True})
 
     def _copy(self, envelope: Envelope) -> None:
         assert self.upper is not None
@@ -171,6 +203,10 @@ class Crossing:
         await self._service.log.append(connection, [*out.events, *seen])
         await self.post(connection, out.letters)
         self.behind = self.behind or out.behind
+
+    async def coming_back(self, connection: Connection, codes: Collection[str]) -> set[str]:
+        """Dossiers of this restored site whose transfers a peer has given back, and that do not stand again yet."""
+        return await self._links.coming_back(connection, codes) if self.peers else set()
 
     async def post(self, connection: Connection, letters: Sequence[Letter]) -> None:
         by_peer: dict[str, list[Letter]] = {}
@@ -231,6 +267,8 @@ class Arriving:
         self._sealed: dict[str, Sealed] = {}
         self._erased: set[tuple[str, str]] = set()
         self._erasing: dict[tuple[str, str], datetime] = {}
+        self._said: dict[str, list[tuple[int, Letter]]] = {}
+        self._stands: list[int] = []
         self._touched: set[str] = set()
         self._copied: set[str] = set()
 
@@ -240,11 +278,13 @@ class Arriving:
         mine = [each for each in letters if each.to == self._crossing.site]
         people = {(each.origin, each.person) for each in mine if each.person is not None}
         self._erased = await self._links.erased(connection, people)
-        self._copies = await self._store.lock_copies(connection, {k for k in map(_key, mine) if k is not None})
-        legs = {k for each in mine if each.kind != "copy" and (k := _key(each)) is not None}
+        self._copies = await self._store.lock_copies(connection, {k for k in map(key_of, mine) if k is not None})
+        legs = {k for each in mine if each.kind != "copy" and (k := key_of(each)) is not None}
         if legs:
             self._dossiers = await self._store.lock(connection, legs)
             self._walks = await self._store.walks(connection, list(self._dossiers.values()))
+            for row, each in await self._links.back_legs(connection, self._peer.peer, legs):
+                self._said.setdefault(key_of(each) or "", []).append((row, each))
 
     async def write(self, connection: Connection) -> None:
         touched = [self._dossiers[code] for code in sorted(self._touched)]
@@ -252,6 +292,8 @@ class Arriving:
         for (home, ref), at in self._erasing.items():
             await self._links.put_erased(connection, home, ref, at)
             await self._store.forget_sealed(connection, home, ref)
+        if self._stands:
+            await self._links.back_taken(connection, self._stands)
         await self._store.put_sealed(connection, self._sealed)
         await self._store.write_copies(connection, [self._copies[code] for code in sorted(self._copied)])
         await self._crossing.flush(connection, self._out, self._dossiers)
@@ -308,9 +350,9 @@ class Arriving:
         have = copy.dossier_sequence if of_dossier else copy.transfer_sequence
         if copy.home != each.origin:
             raise Refused("not-theirs")
-        if envelope.sequence <= have:
+        if envelope.sequence <= have and each.body.get("instead") is not True:
             return "repeated"
-        if envelope.sequence != have + 1:
+        if envelope.sequence > have + 1:
             raise Refused("out-of-order")
         if of_dossier:
             copy.dossier_sequence = envelope.sequence
@@ -380,15 +422,29 @@ class Arriving:
             replaces=None if asked["replaces"] is None else UUID(asked["replaces"]),
         )
         if data.transfer not in walk.transfers:
-            walk.events.append((envelope.time, _with_origin(data, envelope)))
+            walk.events.append((envelope.time, with_origin(data, envelope)))
         if not walk.arrive(transfer, self._directory, self._out.now):
             return "repeated"
         self._dossiers[code], self._walks[code] = dossier, walk
         person = each.body["sealed"]
         if person is not None and (each.origin, str(person["contact_ref"])) not in self._erased:
             self._sealed[code] = Sealed(*(str(person[name]) for name in Sealed._fields))
+        self._say_again(code, walk)
         self._say(code)
         return "applied"
+
+    def _say_again(self, code: str, walk: Walk) -> None:
+        """A site that was restored has said things of this leg that its own database knows no more."""
+        left = []
+        for row, each in self._said.get(code, ()):
+            envelope, data = event_of(each.body["event"])
+            if isinstance(data, TransferEvent) and data.transfer in walk.transfers:
+                if walk.again(data, max(envelope.time, self._out.now)):
+                    self._mark(walk, data, envelope)
+                self._stands.append(row)
+            else:
+                left.append((row, each))
+        self._said[code] = left
 
     def _leg(self, each: Letter) -> str:
         """What a working site says of a leg of ours."""
@@ -404,38 +460,8 @@ class Arriving:
         if outcome == "final":
             # The work came too late: the working site's leg ends as it has ended here.
             gone = transfer.state == "rerouted"
-            self._out.send(
-                "home",
-                each.origin,
-                {
-                    "event": event_json(
-                        Envelope(
-                            topic=TRANSFER_TOPIC,
-                            id=each.id,
-                            source=self._out.source,
-                            type=TransferRecalled.short,
-                            subject=code,
-                            time=self._out.now,
-                            recorded=self._out.now,
-                            sequence=max(1, dossier.transfer_sequence),
-                            mode="live",
-                            data=TransferRecalled(
-                                transfer=transfer.id,
-                                dossier=code,
-                                step=transfer.step,
-                                from_agency=transfer.sender,
-                                to=transfer.receiver,
-                                attempt=transfer.attempt,
-                                due_at=transfer.due_at,
-                                agency=dossier.agency,
-                                reason=transfer.reason
-                                or ("Đã chuyển cơ quan khác giải quyết." if gone else "Hồ sơ đã kết thúc."),
-                            ).to_json(),
-                        )
-                    ),
-                    "final": True,
-                },
-            )
+            why = transfer.reason or ("Đã chuyển cơ quan khác giải quyết." if gone else "Hồ sơ đã kết thúc.")
+            self._out.recall(each.origin, data, why, each.id, dossier.transfer_sequence)
             return "too-late"
         if outcome == "late":
             return "late"
@@ -473,7 +499,7 @@ class Arriving:
         walk.events[:] = [
             (
                 at,
-                _with_origin(event, envelope)
+                with_origin(event, envelope)
                 if event.transfer == data.transfer and event.state == data.state
                 else event,
             )
@@ -485,15 +511,9 @@ class Arriving:
         self._out.transfers(self._dossiers[code], self._walks[code])
 
 
-def _with_origin(event: TransferEvent, envelope: Envelope) -> TransferEvent:
+def with_origin(event: TransferEvent, envelope: Envelope) -> TransferEvent:
     origin = Origin(id=envelope.id, source=envelope.source, sequence=envelope.sequence, time=envelope.time)
     return event.model_copy(update={"origin": origin})
-
-
-def _key(each: Letter) -> str | None:
-    event = each.body.get("event")
-    key = event.get("key") if isinstance(event, Mapping) else None
-    return key if isinstance(key, str) else None
 
 
 def _instant(value: Any) -> datetime | None:

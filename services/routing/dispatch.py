@@ -7,7 +7,8 @@ officer will open it, and to no other.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -24,11 +25,7 @@ from services.routing.transfer import Transfer
 from shared.contracts.codes import format_instant, parse_instant
 from shared.contracts.envelope import Envelope, parse
 from shared.contracts.events import (
-    ContactChanged,
-    ContactRecorded,
     DocumentEvent,
-    DossierReceived,
-    DossierSubmitted,
     TransferRequested,
 )
 from shared.observe.traces import causing
@@ -39,8 +36,7 @@ from shared.store.pool import TRANSIENT_ERRORS, Connection
 
 log = structlog.get_logger("lienthong.dispatch")
 
-CONTACT_TOPIC: Final = "lienthong.contact.v1"
-AT_ONCE: Final = 50
+AT_ONCE: Final = 100
 COPIES_AT_ONCE: Final = 100
 LOOK_AFTER: Final = (0.0, 2.0, 10.0)  # seconds after a link was made: a batch may have begun before it was known
 LOOK_EVERY: Final = 600.0
@@ -77,15 +73,18 @@ class Dispatch:
 
     async def _transfers(self) -> int:
         """A page of those that have a way; how many were sent."""
-        sent, after = 0, START
+        after = START
         while True:
             async with self._service.pool.acquire() as connection:
                 found = await self._store.to_send(connection, after, AT_ONCE)
             directory = self._service.directory.current
-            for which, code, receiver in found:
-                site = site_of(directory, receiver)
-                if site is not None and site != self._crossing.site and self._crossing.next_hop(site) is not None:
-                    sent += await self._send(which, code, site)
+            sites = [(which, code, site_of(directory, receiver)) for which, code, receiver in found]
+            waiting = [
+                (which, code, site)
+                for which, code, site in sites
+                if site is not None and site != self._crossing.site and self._crossing.next_hop(site) is not None
+            ]
+            sent = await self._send(waiting) if waiting else 0
             if len(found) < AT_ONCE or sent:
                 return sent
             async with self._service.pool.acquire() as connection:
@@ -93,55 +92,73 @@ class Dispatch:
             assert last is not None
             after = (last[0].asked_at, last[0].id)
 
-    async def _send(self, which: UUID, code: str, site: str) -> int:
-        person = await self._person(code, site)
-        async with self._service.pool.acquire() as connection, connection.transaction():
-            dossier = (await self._store.lock(connection, [code]))[code]
-            walk = (await self._store.walks(connection, [dossier]))[code]
-            transfer = walk.transfers[which]
-            if transfer.state != "requested":
-                return 0
-            now = await self._service.log.now(connection)
-            asked = await self._requested(connection, code, which)
-            walk.sent(which, now)
-            if person is not None and await self._links.erased(connection, {(self._crossing.site, person.contact_ref)}):
-                person = None  # erased while it was being sealed
-            out = self._crossing.out(self._service.directory.current, now)
-            with causing({}, asked.traceparent):
-                out.send("ask", site, ask_of(dossier, transfer, asked, person))
-                out.transfers(dossier, walk)
-                await self._store.write(connection, [dossier], [walk])
-                await self._crossing.flush(connection, out, {code: dossier})
-        self._service.wake()
-        return 1
-
-    async def _requested(self, connection: Connection, code: str, which: UUID) -> Envelope:
-        """The event by which the transfer was asked for."""
-        for envelope in await self._service.log.after(connection, TRANSFER_TOPIC, code, 0, 10_000):
-            data = parse(envelope)
-            if isinstance(data, TransferRequested) and data.transfer == which:
-                return envelope
-        raise LookupError(f"no transfer.requested of {which} is in the log")
-
-    async def _person(self, code: str, site: str) -> Sealed | None:
-        """The applicant, for the officer of that site alone. None: nobody is known, or that site's key is not yet."""
-        key = await self._key_of(site)
-        contact_ref = None
-        for envelope in await self._service.ask_owner(DOSSIER_TOPIC, code, 0):
-            data = parse(envelope)
-            if isinstance(data, DossierReceived | DossierSubmitted):
-                contact_ref = data.contact_ref
-        if key is None or contact_ref is None:
-            return None
-        known = [parse(each) for each in await self._service.ask_owner(CONTACT_TOPIC, contact_ref, 0) if each.data]
-        newest = known[-1] if known else None
-        if not isinstance(newest, ContactRecorded | ContactChanged):
-            return None
+    async def _send(self, waiting: Sequence[tuple[UUID, str, str]]) -> int:
+        """These transfers, in their order, in one transaction; if one of them cannot be sent, each by itself."""
         try:
-            data_key = unwrap(self._service.keys, newest.keys[0].wrapped)
-        except SealBroken:
-            return None
-        return Sealed(contact_ref, newest.nonce, newest.ciphertext, wrap_to(data_key, key))
+            return await self._send_together(waiting)
+        except TRANSIENT_ERRORS:
+            raise
+        except Exception as error:
+            if len(waiting) == 1:
+                log.error("transfer-not-sent", transfer=str(waiting[0][0]), exc_info=error)
+                return 0
+            return sum([await self._send([each]) for each in waiting])
+
+    async def _send_together(self, waiting: Sequence[tuple[UUID, str, str]]) -> int:
+        people = await self._people(waiting)
+        codes = {code for _, code, _ in waiting}
+        sent = 0
+        async with self._service.pool.acquire() as connection, connection.transaction():
+            dossiers = await self._store.lock(connection, codes)
+            walks = await self._store.walks(connection, list(dossiers.values()))
+            now = await self._service.log.now(connection)
+            asked = await self._requested(connection, codes)
+            home = self._crossing.site
+            refs = {(home, person.contact_ref) for person in people.values()}
+            erased = {ref for _, ref in await self._links.erased(connection, refs)}  # while they were being sealed
+            out = self._crossing.out(self._service.directory.current, now)
+            for which, code, site in waiting:
+                dossier, walk = dossiers[code], walks[code]
+                transfer = walk.transfers[which]
+                if transfer.state != "requested":
+                    continue
+                walk.sent(which, now)
+                person = people.get((code, site))
+                if person is not None and person.contact_ref in erased:
+                    person = None
+                with causing({}, asked[which].traceparent):
+                    out.send("ask", site, ask_of(dossier, transfer, asked[which], person))
+                    out.transfers(dossier, walk)
+                sent += 1
+            await self._store.write(connection, [dossiers[code] for code in sorted(dossiers)], walks.values())
+            await self._crossing.flush(connection, out, dossiers)
+        self._service.wake()
+        return sent
+
+    async def _requested(self, connection: Connection, codes: Collection[str]) -> dict[UUID, Envelope]:
+        """The events by which these dossiers' transfers were asked for."""
+        found: dict[UUID, Envelope] = {}
+        for envelope in await self._service.log.of_type(connection, TRANSFER_TOPIC, codes, TransferRequested.short):
+            data = parse(envelope)
+            if isinstance(data, TransferRequested):
+                found[data.transfer] = envelope
+        return found
+
+    async def _people(self, waiting: Sequence[tuple[UUID, str, str]]) -> dict[tuple[str, str], Sealed]:
+        """The applicants, each for the officer of one site alone, by code and site. Missing: nobody is known, or that site's
+        key is not yet."""
+        keys = {site: key for site in {site for _, _, site in waiting} if (key := await self._key_of(site)) is not None}
+        rows = {row["code"]: row for row in await self._service.ask("intake", "/v1/sealed", code=_codes(waiting))}
+        people: dict[tuple[str, str], Sealed] = {}
+        for _, code, site in waiting:
+            if code not in rows or site not in keys:
+                continue
+            row = rows[code]
+            with suppress(SealBroken):
+                data_key = unwrap(self._service.keys, row["wrapped"])
+                wrapped = wrap_to(data_key, keys[site])
+                people[code, site] = Sealed(row["contact_ref"], row["nonce"], row["ciphertext"], wrapped)
+        return people
 
     # -- people who were erased
 
@@ -157,9 +174,10 @@ class Dispatch:
         # Again a little of what is known: acts that were committed in another order than they were dated in.
         since = LONG_AGO if newest is None else newest - timedelta(minutes=5)
         for each in await self._service.ask("intake", "/v1/erasures", since=format_instant(since)):
-            await self._erase(each["contact_ref"], parse_instant(each["erased_at"]), each["dossiers"])
+            await self._erase(each["contact_ref"], parse_instant(each["erased_at"]), each["dossiers"], each["again"])
 
-    async def _erase(self, contact_ref: str, at: datetime, codes: Sequence[str]) -> None:
+    async def _erase(self, contact_ref: str, at: datetime, codes: Sequence[str], again: bool) -> None:
+        """`again`: after a restoration, whose ledgers may not know any more where the person went: every site is told."""
         async with self._service.pool.acquire() as connection, connection.transaction():
             await self._store.lock(
                 connection, codes
@@ -167,7 +185,11 @@ class Dispatch:
             if not await self._links.put_erased(connection, self._crossing.site, contact_ref, at):
                 return
             out = self._crossing.out(self._service.directory.current, await self._service.log.now(connection))
-            for site in sorted(await self._links.forget(connection, self._crossing.site, contact_ref)):
+            sites = await self._links.forget(connection, self._crossing.site, contact_ref)
+            if again:
+                sites |= {link.peer for link in self._crossing.peers if link.open}
+                sites |= {site for site in await self._links.site_keys(connection) if self._crossing.next_hop(site)}
+            for site in sorted(sites - {self._crossing.site}):
                 out.send("erased", site, {"contact_ref": contact_ref})
             await self._crossing.flush(connection, out, {})
 
@@ -252,6 +274,10 @@ class Dispatch:
                         out.transfer_event(dossier, envelope)
             await self._store.write(connection, [dossiers[code] for code in sorted(dossiers)], [])
             await self._crossing.flush(connection, out, dossiers)
+
+
+def _codes(waiting: Sequence[tuple[UUID, str, str]]) -> str:
+    return ",".join(sorted({code for _, code, _ in waiting}))
 
 
 def ask_of(dossier: Dossier, transfer: Transfer, asked: Envelope, person: Sealed | None) -> dict[str, Any]:

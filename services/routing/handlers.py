@@ -1,6 +1,6 @@
 """What the bus brings: the events of dossiers, one batch in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from shared.contracts.events import (
     DossierRefused,
     DossierStopped,
     DossierWithdrawn,
+    EventData,
 )
 from shared.service import Service
 from shared.store.inbox import Fault, Received
@@ -34,11 +35,13 @@ class Handlers:
         """The effect of a batch: two to seven statements, whatever its size. See shared.store.inbox.Apply."""
         dossiers = await self._store.lock(connection, {event.envelope.subject for event in events})
         concerned = {e.envelope.subject for e in events if bears_on_the_route(e.data)}
+        begun = {e.envelope.subject for e in events if starts_a_route(e.envelope, e.data)}
         routed = [dossiers[code] for code in sorted(concerned & dossiers.keys()) if dossiers[code].routed]
         batch = Batch(
             out=self._crossing.out(self._service.directory.current, await self._service.log.now(connection)),
             dossiers=dossiers,
             walks=await self._store.walks(connection, routed),
+            coming_back=await self._crossing.coming_back(connection, concerned | begun),
         )
         for index, event in enumerate(events):
             batch.take(index, event.envelope, event.data)
@@ -56,9 +59,17 @@ def bears_on_the_route(data: DossierEvent) -> bool:
 
 class Batch:
     """A batch of dossier events taken one by one, in memory: the dossiers and walks that it changes, the events that it
-    makes, and what it refuses."""
+    makes, and what it refuses. `coming_back`: dossiers of a restored site whose transfers come back by themselves."""
 
-    def __init__(self, *, out: Out, dossiers: dict[str, Dossier], walks: dict[str, Walk]) -> None:
+    def __init__(
+        self,
+        *,
+        out: Out,
+        dossiers: dict[str, Dossier],
+        walks: dict[str, Walk],
+        coming_back: Container[str] = (),
+    ) -> None:
+        self._coming_back = coming_back
         self._directory, self._source, self._now = out.directory, out.source, out.now
         self.dossiers, self.walks = dossiers, walks
         self.followed: set[str] = set()
@@ -100,12 +111,21 @@ class Batch:
     def _begin(self, dossier: Dossier, envelope: Envelope, data: DossierProcessingStarted, entered: UUID) -> None:
         walk = self.walks.setdefault(dossier.code, Walk(dossier.code, dossier.agency, dossier.state, dossier.due_at))
         walk.state, walk.due_at, dossier.routed = dossier.state, dossier.due_at, True
+        if dossier.code in self._coming_back:
+            walk.began(data.route, envelope.id, entered)
+            return
         walk.begin(data.route, envelope.id, entered, self._directory, self._happened(envelope))
         self._say(dossier, walk)
 
     def _follow_on_the_route(self, dossier: Dossier, walk: Walk, envelope: Envelope, data: DossierEvent) -> None:
         walk.state, walk.due_at = dossier.state, dossier.due_at
-        if isinstance(data, DossierCorrected) and data.undoes in (walk.started, walk.entered):
+        undone = isinstance(data, DossierCorrected) and data.undoes in (walk.started, walk.entered)
+        if dossier.code in self._coming_back:
+            if undone:
+                walk.began((), None, None)
+                dossier.routed = False
+            return
+        if isinstance(data, DossierCorrected) and undone:
             walk.undo(f"Việc bắt đầu giải quyết đã bị hủy: {data.reason}"[:2000], self._happened(envelope))
             dossier.routed = False
         elif data.state in ENDED:
@@ -120,7 +140,7 @@ class Batch:
         self.out.transfers(dossier, walk)
 
 
-def starts_a_route(envelope: Envelope, data: DossierEvent) -> bool:
+def starts_a_route(envelope: Envelope, data: EventData | None) -> bool:
     """Mode history makes no transfers; without a route the desk's agency does it all (contract, "Route.")."""
     return isinstance(data, DossierProcessingStarted) and bool(data.route) and envelope.mode == "live"
 

@@ -104,6 +104,23 @@ def link_of(row: Any) -> Link:
     )
 
 
+def key_of(each: Letter) -> str | None:
+    """The dossier that an envelope is about."""
+    event = each.body.get("event")
+    key = event.get("key") if isinstance(event, Mapping) else None
+    return key if isinstance(key, str) else None
+
+
+def effect_of(each: Letter, site: str) -> str | None:
+    """What this site had said of itself in an envelope, and must stand again after a loss; None: nothing does."""
+    if each.origin != site:
+        return None
+    if each.kind == "copy":
+        topic = each.body.get("event", {}).get("topic")
+        return {"lienthong.dossier.v1": "dossier", "lienthong.transfer.v1": "transfer"}.get(topic)
+    return each.kind if each.kind in ("ask", "leg", "home", "erased") else None
+
+
 def receipt_for(each: Letter) -> str | None:
     """The dossier that an envelope is a receipt for. One with the person in it is none: a proof is for other eyes, and what
     was given away cannot be erased."""
@@ -257,24 +274,40 @@ class LinkStore:
     async def begin_recovery(self, connection: Connection, peer: str, out: Outgoing, common: Place) -> None:
         """What lies behind the last place that both sides know is taken out of its numbers."""
         await connection.execute(self._queries["sent_to_limbo"], peer, *common)
+        await connection.execute(self._queries["back_forget_all"], peer)
+        await connection.execute(self._queries["back_whole"], peer, False)
         out.confirmed, out.sent, out.recovering = common, common, True
         out.chain = await self.chain_at(connection, peer, common, common) or BEGIN
         await self.write_out(connection, peer, out)
 
     async def give_back(
-        self, connection: Connection, peer: str, out: Outgoing, rows: Sequence[tuple[Place, Letter]]
+        self, connection: Connection, peer: str, out: Outgoing, rows: Sequence[tuple[Place, Letter]], site: str
     ) -> None:
-        """Rows that the peer has and this ledger lacked, in their order."""
+        """Rows that the peer has and this ledger lacked, in their order; `site`: this one, whose own words they may be."""
         chains = chain_over(out.chain, [each.digest for _, each in rows])
         await connection.execute(self._queries["limbo_forget"], peer, [each.id for _, each in rows])
         letters = [each for _, each in rows]
         places = [(*place, chain) for (place, _), chain in zip(rows, chains, strict=True)]
-        await self._put_sent(connection, peer, letters, places)
+        gone = await self.erased(
+            connection, {(each.origin, each.person) for each in letters if each.person is not None}
+        )
+        kept = [each.without_person() if (each.origin, each.person) in gone else each for each in letters]
+        await self._put_sent(connection, peer, kept, places)
+        own = [(kind, each) for each in letters if (kind := effect_of(each, site)) is not None]
+        await connection.execute(
+            self._queries["back_put"],
+            peer,
+            [kind for kind, _ in own],
+            [key_of(each) for _, each in own],
+            [each.text for _, each in own],
+            [each.digest for _, each in own],
+        )
         out.chain, out.confirmed = chains[-1], rows[-1][0]
 
     async def end_recovery(self, connection: Connection, peer: str, out: Outgoing) -> None:
         """The ledger is complete again: what waits in limbo is numbered in a new epoch, in its order."""
         out.renew(out.confirmed, out.chain)
+        await connection.execute(self._queries["back_whole"], peer, False)
         limbo = await connection.fetch(self._queries["limbo"], peer)
         numbered = out.number([row["digest"] for row in limbo])
         await connection.execute(
@@ -284,6 +317,43 @@ class LinkStore:
             [place.number for place, _ in numbered],
             [chain for _, chain in numbered],
         )
+
+    # -- what was given back, until it stands again
+
+    async def given_back(self, connection: Connection, peer: str) -> bool:
+        """The peer has given back all it has; whether all that stands again."""
+        await connection.execute(self._queries["back_whole"], peer, True)
+        return not await connection.fetchval(self._queries["back_left"], peer)
+
+    async def back_peers(self, connection: Connection) -> list[str]:
+        """The peers whose rows are to be taken now."""
+        return [row["peer"] for row in await connection.fetch(self._queries["back_peers"])]
+
+    async def back_page(self, connection: Connection, peer: str, limit: int) -> list[Any]:
+        """Rows of ord, kind, key, body, digest."""
+        return await connection.fetch(self._queries["back_page"], peer, limit)
+
+    async def back_taken(self, connection: Connection, taken: Sequence[int], later: Sequence[int] = ()) -> None:
+        """`later`: these wait until the peer has asked for their legs once more."""
+        await connection.execute(self._queries["back_taken"], list(taken))
+        await connection.execute(self._queries["back_later"], list(later))
+
+    async def back_legs(self, connection: Connection, peer: str, codes: Collection[str]) -> list[tuple[int, Letter]]:
+        """What this site had said of legs of these dossiers."""
+        rows = await connection.fetch(self._queries["back_legs"], sorted(codes), peer)
+        return [(row["ord"], read_letter(row["body"], row["digest"])) for row in rows]
+
+    async def coming_back(self, connection: Connection, codes: Collection[str]) -> set[str]:
+        """Those of the dossiers whose transfers are still to stand again."""
+        rows = await connection.fetch(self._queries["back_transfers"], sorted(codes)) if codes else []
+        return {row["key"] for row in rows}
+
+    async def put_lost(self, connection: Connection, code: str, peer: str, at: datetime) -> None:
+        await connection.execute(self._queries["lost_put"], code, peer, at)
+
+    async def lost(self, connection: Connection, peer: str) -> list[str]:
+        """Dossiers of this site that the peer has worked on and that nobody could give back."""
+        return [row["code"] for row in await connection.fetch(self._queries["lost"], peer)]
 
     async def waiting(self, connection: Connection, peer: str, confirmed: Place) -> int:
         """Envelopes that the peer is not known to have."""
@@ -335,7 +405,8 @@ class LinkStore:
             [receipt_for(each) for each in letters],
             [each.person for each in letters],
         )
-        await connection.execute(self._queries["record_put"], peer, *first, *signed)
+        if any(receipt_for(each) for each in letters):
+            await connection.execute(self._queries["record_put"], peer, *first, *signed)
         await connection.execute(self._queries["in_write"], peer, first.epoch, numbers[-1], chain)
 
     async def forget(self, connection: Connection, home: str, contact_ref: str) -> set[str]:

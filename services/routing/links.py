@@ -347,6 +347,8 @@ class Links:
     async def _batch(self, connection: Connection, link: Link, state: Incoming, batch: Batch) -> None:
         talk = self._talk(link)
         talk.soon()
+        if link.recovering:
+            return  # it rests on what this site had said: all that is asked for again when that stands again
         verdict = judge(state.place, state.chain, batch.first, batch.before, batch.digests)
         if verdict.verdict == "duplicate":
             await self._links.refused(connection, link.peer, "duplicate")
@@ -439,7 +441,8 @@ class Links:
     async def _rows_after(self, connection: Connection, link: Link, after: Place, have: Place) -> dict[str, Any]:
         """What this side has received after a place, for a peer whose own ledger was restored."""
         rows = await self._links.received_after(connection, link.peer, after, BATCH)
-        texts = [[row["epoch"], row["number"], row["body"], row["digest"]] for row in rows]
+        first = _batches(rows)[0] if rows else []  # what one record holds; a new epoch's envelopes come next time
+        texts = [[row["epoch"], row["number"], row["body"], row["digest"]] for row in first]
         return {"after": list(after), "rows": texts, "have": list(have)}
 
     async def _given_back(self, connection: Connection, link: Link, out: Outgoing, back: Any) -> None:
@@ -458,8 +461,8 @@ class Links:
             # The peer was restored, too, to before what we took for common: both begin from the first envelope.
             await self._links.begin_recovery(connection, link.peer, out, Place(1, 0))
         elif rows:
-            await self._links.give_back(connection, link.peer, out, rows)
-        if out.confirmed == have:
+            await self._links.give_back(connection, link.peer, out, rows, self.site)
+        if out.confirmed == have and await self._links.given_back(connection, link.peer):
             await self._links.end_recovery(connection, link.peer, out)
             talk.want = None
             log.info("link-epoch", link=link.name_on(self.site), epoch=out.last.epoch)
@@ -482,9 +485,10 @@ class Links:
             peers = await self._links.links(connection)
             self._crossing.peers = tuple(peers)
             waiting = {each.peer: await self._links.waiting(connection, each.peer, each.confirmed) for each in peers}
-        return [self._status(link, waiting[link.peer]) for link in peers]
+            lost = {each.peer: await self._links.lost(connection, each.peer) for each in peers}
+        return [self._status(link, waiting[link.peer], lost[link.peer]) for link in peers]
 
-    def _status(self, link: Link, waiting: int) -> dict[str, Any]:
+    def _status(self, link: Link, waiting: int, lost: Sequence[str]) -> dict[str, Any]:
         state = "paused" if link.paused and link.state == "active" else link.state
         return {
             "link": link.name_on(self.site),
@@ -498,6 +502,7 @@ class Links:
             "confirmed": {"epoch": link.confirmed.epoch, "number": link.confirmed.number},
             "received": {"epoch": link.received.epoch, "number": link.received.number},
             "recovering": link.recovering,
+            "lost": list(lost),
             "heard_at": None if link.heard is None else format_instant(link.heard),
             "complete_to": None if link.complete is None else format_instant(link.complete),
             "clock_offset_ms": link.offset_ms,
@@ -534,7 +539,7 @@ class Links:
             place = Place(epoch, after)
             if place > out.sent or out.recovering:
                 raise KeyError(peer)
-            count = len(await self._links.page(connection, peer, place, 1_000_000))
+            count = await self._links.waiting(connection, peer, place)
             out.sent = place
             await self._links.write_out(connection, peer, out)
         return count

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.routing.link_store import Link, LinkStore
 from services.routing.links import Links
 from services.routing.wire import PublicKeys
-from shared.bus.connection import BusSecurity
+from shared.bus.connection import BusSecurity, BusSettings
 from shared.contracts.codes import AgencyCode, Name
 from shared.security.peers import Identity, PeerRefused, canonical, fingerprint, verify
 from shared.security.tokens import Principal, Role
@@ -34,6 +34,11 @@ class BusAddress(BaseModel):
     prefix: Annotated[str, Field(max_length=200)] = ""
     security: BusSecurity = "PLAINTEXT"
     single: bool = False
+
+    def same_names(self, own: BusSettings) -> bool:
+        """Whether a site on this bus, and one on `own`, would write the same topics."""
+        shared = set(self.bootstrap.split(",")) & set(own.bootstrap.split(","))
+        return bool(shared) and self.prefix == own.prefix
 
 
 class Invitation(BaseModel):
@@ -160,6 +165,11 @@ def link_routes(service: Service, store: LinkStore, links: Links, identity: Iden
             raise invalid(f"This invitation is for {invitation.lower}; this is {site}.", "/text", "wrong-site")
         if directory.upper not in (None, invitation.site):
             raise invalid(f"The site above this one is {directory.upper}.", "/text", "wrong-upper")
+        if invitation.bus.same_names(service.settings.bus()):
+            detail = (
+                "Both sites would write the same topics of one bus: give this one a LIENTHONG_BUS_PREFIX of its own."
+            )
+            raise invalid(detail, "/text", "same-topics")
         try:
             async with service.pool.acquire() as connection, connection.transaction():
                 await store.put(

@@ -383,6 +383,56 @@ SELECT ord, digest FROM {schema}.link_sent WHERE peer = $1 AND epoch IS NULL ORD
 UPDATE {schema}.link_sent s SET epoch = n.epoch, number = n.number, chain = n.chain
 FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[]) AS n(ord, epoch, number, chain) WHERE s.ord = n.ord
 
+-- name: back_put
+-- What the peer has given back, in its order.
+INSERT INTO {schema}.link_back (peer, kind, key, body, digest)
+SELECT $1, kind, key, body, digest
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS b(kind, key, body, digest, line) ORDER BY line
+
+-- name: back_forget_all
+DELETE FROM {schema}.link_back WHERE peer = $1
+
+-- name: back_whole
+UPDATE {schema}.link_out SET whole = $2 WHERE peer = $1 AND whole <> $2
+
+-- name: back_left
+SELECT EXISTS (SELECT FROM {schema}.link_back WHERE peer = $1 AND NOT later)
+
+-- name: back_peers
+-- Peers that have given back all they have, the upper one first; a lower one's turn comes when the upper's is over.
+SELECT o.peer FROM {schema}.link_out o JOIN {schema}.link l USING (peer)
+WHERE o.recovering AND o.whole AND (l.side = 'upper' OR NOT EXISTS (
+    SELECT FROM {schema}.link_out JOIN {schema}.link u USING (peer) WHERE u.side = 'upper' AND recovering))
+ORDER BY l.side DESC, o.peer
+
+-- name: back_page
+SELECT ord, kind, key, body, digest FROM {schema}.link_back WHERE peer = $1 AND NOT later ORDER BY ord LIMIT $2
+
+-- name: back_taken
+DELETE FROM {schema}.link_back WHERE ord = ANY ($1::bigint[])
+
+-- name: back_later
+UPDATE {schema}.link_back SET later = true WHERE ord = ANY ($1::bigint[])
+
+-- name: back_legs
+-- What was said here of these dossiers' legs, which are asked for once more.
+SELECT ord, key, body, digest FROM {schema}.link_back
+WHERE key = ANY ($1::text[]) AND kind = 'leg' AND peer = $2 ORDER BY ord
+
+-- name: back_transfers
+SELECT DISTINCT key FROM {schema}.link_back WHERE key = ANY ($1::text[]) AND kind = 'transfer'
+
+-- name: lost_put
+INSERT INTO {schema}.lost (code, peer, at) VALUES ($1, $2, $3) ON CONFLICT (code) DO NOTHING
+
+-- name: lost
+SELECT code FROM {schema}.lost WHERE peer = $1 ORDER BY code LIMIT 1000
+
+-- name: places_of
+-- How far dossiers' events are applied here, and whether one is parked.
+SELECT key, sequence, waiting = 'parked' AS parked FROM {schema}.inbox
+WHERE topic = 'lienthong.dossier.v1' AND key = ANY ($1::text[])
+
 -- name: waiting
 SELECT count(*) FILTER (WHERE (epoch, number) > ($2, $3) OR epoch IS NULL) AS waiting FROM {schema}.link_sent
 WHERE peer = $1 AND (epoch IS NULL OR (epoch, number) > ($2, $3))

@@ -256,6 +256,11 @@ class Store:
         rows = await connection.fetch(self._queries["applied_of"], sorted(codes))
         return {row["key"]: row["sequence"] for row in rows}
 
+    async def places(self, connection: Connection, codes: Collection[str]) -> dict[str, tuple[int, bool]]:
+        """How far each dossier's events have been applied here, and whether one of them is parked."""
+        rows = await connection.fetch(self._queries["places_of"], sorted(codes))
+        return {row["key"]: (row["sequence"], bool(row["parked"])) for row in rows}
+
     async def lock_copies(self, connection: Connection, codes: Collection[str]) -> dict[str, Copy]:
         rows = await connection.fetch(self._queries["copies_lock"], sorted(codes))
         return {row["code"]: Copy(*row.values()) for row in rows}

@@ -336,6 +336,106 @@ class Walk:
                 return False
         return True
 
+    # ----------------------------------------------------------------------- after a restoration from an older backup
+
+    def follow(self, said: TransferEvent, at: datetime) -> None:
+        """An event that this walk had made and lost: it stands as it did then, and says nothing anew."""
+        if isinstance(said, TransferRequested):
+            replaced = self._replaced_by(said)
+            if replaced is not None and replaced.replaced_by is None:
+                self._put(replace(replaced, replaced_by=said.transfer))
+            asked = Transfer(
+                id=said.transfer,
+                dossier=self.dossier,
+                leg=said.transfer if replaced is None else replaced.leg,
+                step=said.step,
+                sender=said.from_agency,
+                receiver=said.to,
+                state="requested",
+                attempt=said.attempt,
+                due_at=said.due_at,
+                asked_at=at,
+                changed_at=at,
+                redirected_from=said.redirected_from,
+                replaces=None if replaced is None else replaced.id,
+            )
+            self._put(asked)
+            return
+        transfer = self.transfers[said.transfer]
+        known: dict[str, Any] = {}
+        match said:
+            case TransferRefused(reason=reason):
+                known = {"reason": reason, "no_target": transfer.state == "requested"}
+            case TransferReturned(reason=reason, need=need):
+                known = {"reason": reason, "need": need}
+            case TransferCompleted(result=result, note=note, documents=documents):
+                known = {"result": result, "note": note, "documents": documents}
+            case TransferRecalled(reason=reason):
+                known = {"reason": reason}
+            case TransferRerouted(reason=reason, new_transfer=new):
+                known = {"reason": reason, "replaced_by": new}
+        self._move(transfer, said.state, at, **known)
+
+    def began(self, route: tuple[RouteStep, ...], started: UUID | None, entered: UUID | None) -> None:
+        """The route as it was begun, or (no steps) undone, before the loss; its transfers come back by themselves."""
+        self.route, self.started, self.entered, self.route_changed = route, started, entered, True
+
+    def resume(self, directory: Directory, now: datetime) -> None:
+        """All that came back has come back: what would have followed on it, and was lost, happens now."""
+        now = self._not_before(now)
+        legs = {step.transfer for step in self.route}
+        for transfer in self._of_route():
+            if transfer.leg not in legs:
+                self._put(replace(transfer, undone=True))
+        if self.state in ENDED or not self.route:
+            self.recall_open("Hồ sơ đã kết thúc." if self.route else "Việc bắt đầu giải quyết đã bị hủy.", now)
+            return
+        for transfer in self._open():
+            if transfer.state == "requested" and directory.works_here(transfer.receiver):
+                self._move(transfer, "delivered", now)
+                self._say(TransferDelivered, transfer, now)
+        completed = {each.leg for each in self._of_route() if each.state == "completed"}
+        if left := [step.step for step in self.route if step.transfer not in completed]:
+            self._ask_step(min(left), directory, now)
+
+    def again(self, said: TransferEvent, now: datetime) -> bool:
+        """What was said here, before the loss, of a leg of another site's dossier. False: it stands already."""
+        transfer = self.transfers[said.transfer]
+        if transfer.state not in OPEN or isinstance(said, TransferDelivered) or transfer.state == said.state:
+            return False
+        self._put(replace(transfer, state="accepted" if isinstance(said, TransferCompleted) else "delivered"))
+        match said:
+            case TransferAccepted():
+                self._move(transfer, "accepted", now)
+                self._say(TransferAccepted, transfer, now)
+            case TransferRefused(reason=reason, next_steps=steps):
+                self._move(transfer, "refused", now, reason=reason)
+                self._say(TransferRefused, transfer, now, reason=reason, next_steps=steps)
+            case TransferReturned(reason=reason, need=need):
+                self._move(transfer, "returned", now, reason=reason, need=need)
+                self._say(TransferReturned, transfer, now, reason=reason, need=need)
+            case TransferCompleted(result=result, note=note, documents=documents):
+                self._move(transfer, "completed", now, result=result, note=note, documents=documents)
+                self._say(TransferCompleted, transfer, now, result=result, note=note, documents=documents)
+            case _:
+                return False
+        return True
+
+    def _replaced_by(self, said: TransferRequested) -> Transfer | None:
+        """The transfer whose leg goes on with this one; None for a first attempt."""
+        if said.attempt == 1:
+            return None
+        before = [each for each in self.transfers.values() if each.attempt == said.attempt - 1]
+        for each in before:
+            if each.replaced_by == said.transfer:
+                return each
+        asked = said.redirected_from or said.to
+        return next(
+            each
+            for each in sorted(before, key=lambda each: (each.changed_at, each.id))
+            if (each.step, each.receiver, each.replaced_by) == (said.step, asked, None) and each.state in WAITING
+        )
+
     # ---------------------------------------------------------------------------------------- what the sender does
 
     def recall(self, which: UUID, reason: str, now: datetime) -> None:
@@ -444,8 +544,9 @@ class Walk:
 
     def _ask_step(self, number: int, directory: Directory, now: datetime) -> None:
         """Equal step numbers run in parallel; whom a step goes to is decided now (contract, "`to`")."""
+        asked = {transfer.leg for transfer in self._of_route()}
         for leg in self.route:
-            if leg.step != number:
+            if leg.step != number or leg.transfer in asked:
                 continue
             named = leg.to if isinstance(leg.to, str) else None
             try:

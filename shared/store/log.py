@@ -1,6 +1,6 @@
 """The owner's log: every event for good, numbered contiguously per key and topic, and the outbox that points into it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -84,6 +84,11 @@ class Log:
     async def forget(self, connection: Connection, topic: str, keys: Sequence[str]) -> None:
         """Erased: the payloads of these keys go; numbers and digests stay. The database allows it for contacts alone."""
         await connection.execute(self._queries["payloads_forget"], family(topic), list(keys))
+
+    async def of_type(self, connection: Connection, topic: str, keys: Collection[str], type_: str) -> list[Envelope]:
+        """All events of one type of these keys, each key's in order."""
+        rows = await connection.fetch(self._queries["ledger_of_type"], family(topic), sorted(keys), type_)
+        return [envelope_of(row) for row in rows]
 
     async def after(
         self, connection: Connection, topic: str, key: str, sequence: int, limit: int = 1000

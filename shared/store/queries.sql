@@ -25,6 +25,13 @@ WHERE aggregateid = $2 AND aggregatetype = $1 AND sequence > $3
 ORDER BY sequence
 LIMIT $4
 
+-- name: ledger_of_type
+SELECT e.id, e.aggregatetype, e.aggregateid, e.type, e.payload, e.sequence, e.source, e.happened, e.recorded, e.mode,
+       e.traceparent
+FROM unnest($2::text[]) AS w(key)
+JOIN {schema}.event e ON e.aggregateid = w.key AND e.aggregatetype = $1 AND e.type = $3
+ORDER BY e.aggregateid, e.sequence
+
 -- name: traceparents
 -- Of each key the newest event of a type that was traced.
 SELECT DISTINCT ON (aggregateid) aggregateid, traceparent FROM {schema}.event

@@ -31,6 +31,7 @@ from tests.acceptance.linked import (
     transfers,
 )
 from tests.collector import Collector
+from tests.ports import base_port
 
 HANDED_OVER = {  # the start of processing, as one trace over both sites
     (COMMUNE, "lienthong-routing", "apply dossier.processing-started"),
@@ -56,15 +57,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     province = Up.start(folder / "province", "--bundle", upper, told={"traces_url": collector.url})
     commune = Up.start(folder / "commune", "--bundle", lower, told={"traces_url": collector.url})
     line = Proxy(bus_port(province))
+    both = Pair(province, commune, line, collector)
     try:
         link(province, commune, folder, line.port)
         with commune.http("intake") as http:
             until(lambda: http.get(f"/v1/procedures/{PROCEDURE}").status_code == 200, "the directory has come down")
-        yield Pair(province, commune, line, collector)
+        yield both
     finally:
         line.mend()
-        commune.stop()
-        province.stop()
+        both.commune.stop()  # another one by now, perhaps: one that was restored
+        both.province.stop()
         line.close()
         collector.close()
 
@@ -392,3 +394,121 @@ def test_pause_and_resume(pair: Pair) -> None:
     assert states(pair.province, code) == []
     assert lienthong("link", "resume", data=pair.commune.data).returncode == 0
     until(lambda: states(pair.province, code) == ["delivered"], "delivered")
+
+
+def restored(site: Up, backup: Path, folder: Path, at: int | None = None) -> Up:
+    """The site from its older backup, in a folder of its own; it is ready when what it had said has come back."""
+    site.stop()
+    ports = at or base_port()
+    done = lienthong("restore", backup, "--keys-dir", site.data / "keys", "--base-port", ports, data=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Up.start(folder, at=ports)
+
+
+def back_up(site: Up, folder: Path) -> Path:
+    done = lienthong("backup", folder, "--json", data=site.data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(json.loads(done.stdout)["backup"])
+
+
+def known_of(site: Up, code: str) -> list[Any]:
+    """A dossier's history, and each of its transfers, as the site has them."""
+    with site.http("intake") as http:
+        answer = http.get(f"/v1/dossiers/{code}/history")
+        history = answer.json()["items"] if answer.status_code == 200 else []
+    seen = ("id", "state", "from", "to", "step", "asked_at", "due_at", "next_steps")
+    return [history, [{name: each[name] for name in seen} for each in transfers(site, code)]]
+
+
+def test_what_a_restored_commune_had_said_comes_back(pair: Pair, tmp_path: Path) -> None:
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    started = receive(pair.commune)  # before the backup, and goes on after it
+    backup = back_up(pair.commune, tmp_path)
+    before = status(pair.commune)
+    answered, asked_again, paused = (receive(pair.commune) for _ in range(3))
+    for code in (started, answered, asked_again):
+        act(pair.commune, code, "start")
+        until(lambda code=code: states(pair.commune, code) == ["delivered"], "delivered")  # type: ignore[misc]
+    on_leg(pair.province, answered, "accept")
+    on_leg(pair.province, answered, "complete", result="granted")
+    on_leg(pair.province, started, "refuse", reason="Thiếu trích lục bản đồ")
+    act(pair.commune, paused, "supplement-request", reason="Thiếu giấy tờ")
+    with pair.commune.http("routing") as http:
+        which = transfers(pair.commune, asked_again)[0]["id"]
+        for operation, body in (("recall", {"reason": "Nhầm cơ quan"}), ("request-again", {})):
+            assert http.post(f"/v1/transfers/{which}/{operation}", json=body).status_code == 200
+    until(lambda: states(pair.province, asked_again) == ["recalled", "delivered"], "asked for again")
+    down = receive(pair.province, DOWNWARDS, LAND)
+    act(pair.province, down, "start")
+    until(lambda: states(pair.commune, down) == ["delivered"], "handed down")
+    on_leg(pair.commune, down, "accept", COMMUNE)
+    codes = (started, answered, asked_again, paused)
+    with pair.commune.http("intake") as http:
+        until(lambda: http.get(f"/v1/dossiers/{answered}").json()["state"] == 9, "resolved")
+    until(lambda: states(pair.commune, started) == ["refused"], "home knows")
+    until(lambda: states(pair.province, down) == ["accepted"], "home knows")
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    kept = {code: known_of(pair.commune, code) for code in codes}
+
+    pair.commune = restored(pair.commune, backup, tmp_path / "restored")
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    until(lambda: not status(pair.commune)["recovering"], "the ledger is whole again")
+    assert status(pair.commune)["sent"]["epoch"] == before["sent"]["epoch"] + 1
+    assert {code: known_of(pair.commune, code) for code in codes} == kept
+    until(lambda: states(pair.commune, down) == ["accepted"], "what was said here of another site's leg stands again")
+    on_leg(pair.commune, down, "complete", COMMUNE, result="granted")
+    with pair.province.http("intake") as http:
+        until(lambda: http.get(f"/v1/dossiers/{down}").json()["state"] == 9, "the answer is heard at home")
+
+    fresh = receive(pair.commune)  # no code is issued twice
+    assert fresh not in codes
+    assert int(fresh.rpartition("-")[2]) > 5000
+    act(pair.commune, fresh, "start")
+    until(lambda: states(pair.province, fresh) == ["delivered"], "and the link goes on")
+    reconciled(pair.commune.data)
+    with pair.commune.http("notify") as http:  # told then, and not again
+        assert [http.get("/v1/notices", params={"dossier": code}).json()["items"] for code in codes[1:]] == [[], [], []]
+    assert lienthong("verify", answered, data=pair.commune.data).returncode == 0
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    digests = [
+        json.loads(lienthong("link", "digest", "--json", data=s.data).stdout) for s in (pair.commune, pair.province)
+    ]
+    keyed = [{(e["link"], e["day"], e["direction"]): e["ours"] for e in items} for items in digests]
+    assert keyed[0] == keyed[1] != {}
+    test_the_upper_sites_figures_are_the_lower_ones(pair)
+
+
+def test_what_a_restored_province_had_said_comes_back(pair: Pair, tmp_path: Path) -> None:
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    waiting = receive(pair.commune)
+    act(pair.commune, waiting, "start")
+    until(lambda: states(pair.commune, waiting) == ["delivered"], "delivered")
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    backup = back_up(pair.province, tmp_path)
+    before = status(pair.province)
+    later = receive(pair.commune)
+    act(pair.commune, later, "start")
+    until(lambda: states(pair.commune, later) == ["delivered"], "delivered")
+    for code in (waiting, later):
+        on_leg(pair.province, code, "accept")
+        on_leg(pair.province, code, "complete", result="denied")
+        until(lambda code=code: states(pair.commune, code) == ["completed"], "home knows")  # type: ignore[misc]
+    gone = receive(pair.province, DOWNWARDS, LAND)
+    act(pair.province, gone, "start")
+    until(lambda: states(pair.commune, gone) == ["delivered"], "handed down")
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+
+    at = int(pair.province.url("intake").rpartition(":")[2])
+    pair.province = restored(pair.province, backup, tmp_path / "restored", at)
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
+    until(lambda: not status(pair.province)["recovering"], "the ledger is whole again")
+    assert status(pair.province)["sent"]["epoch"] == before["sent"]["epoch"] + 1
+    for code in (waiting, later):  # the legs that were worked on here ended here, too
+        until(lambda code=code: states(pair.province, code) == ["completed"], "said again")  # type: ignore[misc]
+    # Nobody above has copies of a root's own dossiers: what is known of a lost one elsewhere is named, and nobody works in vain.
+    until(lambda: states(pair.commune, gone) == ["recalled"], "recalled where it was worked on")
+    assert status(pair.province)["lost"] == [gone]
+    assert receive(pair.province, DOWNWARDS, LAND) != gone
+    reconciled(pair.province.data)
+    assert lienthong("link", "digest", data=pair.commune.data).returncode == 0
+    test_the_upper_sites_figures_are_the_lower_ones(pair)

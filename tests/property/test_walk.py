@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -86,6 +87,21 @@ def completed_legs(walk: Walk) -> set[UUID]:
     return {each.leg for each in walk.transfers.values() if each.state == "completed"}
 
 
+def same_again(walk: Walk, steps: tuple[RouteStep, ...]) -> None:
+    """A site that was restored hears its own events from its neighbour: they make the same of it, and nothing goes on twice."""
+    again = Walk(walk.dossier, walk.agency, 4, None)
+    again.began(steps, uuid7(), uuid7())
+    for at, event in walk.events:
+        again.follow(event, at)
+    again.began(walk.route, walk.started, walk.entered)
+    again.state = walk.state
+    again.resume(DIRECTORY, NOW)
+    assert again.events == []
+    assert {k: replace(t, version=1) for k, t in again.transfers.items()} == {
+        k: replace(t, version=1) for k, t in walk.transfers.items()
+    }
+
+
 @given(routes, acts)
 def test_any_sequence_of_operations(
     route: list[tuple[int, str | ToLevel | ToSector]], todo: list[tuple[str, int, str]]
@@ -122,6 +138,7 @@ def test_any_sequence_of_operations(
             assert set(allowed(transfer, walk.state)) <= set(next_steps(transfer, walk.state))
 
     said = [event for _, event in walk.events]
+    same_again(walk, steps)
     assert len([each for each in said if isinstance(each, TransferRequested)]) == len(walk.transfers)
     endings = [each for each in said if isinstance(each, TransferCompleted) and each.route_complete]
     everything = {each.transfer for each in steps} <= completed_legs(walk)

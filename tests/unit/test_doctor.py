@@ -103,6 +103,7 @@ PLANTED: dict[str, Callable[[Path], list[Finding]]] = {
     "another site's database": lambda _: [doctor.same_site("H55", "H01")],
     "another site's service": lambda _: doctor.of_one_site(TOLD | {"stats": {"site": "H01", "version": 3}}, "H55"),
     "a service behind the directory": lambda _: doctor.of_one_site(TOLD | {"stats": {"site": "H55", "version": 2}}, "H55"),
+    "another site under the same names": lambda _: [doctor.own_names({"H55", "H55.242"}, "H55")],
     "topics not as planned": lambda _: doctor.against_plan(replace(FINE, repartition={"lienthong.dossier.v1": 12})),
     "a bus without access control": lambda _: doctor.against_plan(replace(FINE, access_control=False)),
     "parked events": lambda _: [doctor.parked_keys(2)],
@@ -142,6 +143,8 @@ def test_what_is_well_is_found_well(tmp_path: Path) -> None:
         doctor.swap_years({2026}, date(2026, 10, 31)),
         doctor.same_site("H55", "H55"),
         *doctor.of_one_site(TOLD, "H55"),
+        doctor.own_names(set(), "H55"),
+        doctor.own_names({"H55"}, "H55"),
         *doctor.against_plan(FINE),
         doctor.parked_keys(0),
     ]

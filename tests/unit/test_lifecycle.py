@@ -310,6 +310,21 @@ def test_a_second_supplement_request_warns() -> None:
 # ----------------------------------------------------------------------------------------- the route
 
 
+def test_a_route_that_is_changed_meanwhile_is_not_the_one_of_a_dossier_that_was_received_before() -> None:
+    before, old = Desk(TWO_STEPS), directory().procedure(TWO_STEPS)
+    bundle = load_bundle(SAMPLE)
+    procedures = [
+        each.model_copy(update={"route": each.route[:1]}) if each.code == TWO_STEPS else each
+        for each in bundle.procedures or ()
+    ]
+    changed = Directory(merge(None, bundle.model_copy(update={"procedures": procedures}))[0])
+    assert len(changed.procedure(TWO_STEPS).route) == 1
+    start = acts.BODIES["start"].model_validate({})
+    [started] = decide(before.dossier, "start", start, OFFICER, MONDAY, changed).events
+    assert isinstance(started, ev.DossierProcessingStarted)
+    assert [step.step for step in started.route] == [step.step for step in old.route] == [1, 2]
+
+
 def test_a_payment_that_brings_a_dossier_into_4_for_the_first_time_starts_the_work() -> None:
     desk = Desk(ROUTED)
     desk.do("payment-request")

@@ -121,6 +121,20 @@ def test_equal_step_numbers_run_in_parallel_and_the_next_waits_for_all() -> None
     assert walk.transfers[province].receiver == "H55"
 
 
+def test_of_two_that_work_side_by_side_one_refuses_and_another_is_asked_in_its_place() -> None:
+    walk = begun(step(1, "H55.21"), step(1, "H55.17"), step(2, ToLevel(level="province")))
+    police, insurance, province = (each.transfer for each in walk.route)
+    walk.refuse(police, "không thuộc thẩm quyền", MONDAY)
+    accept_and_complete(walk, insurance)  # the other goes on undisturbed, and the step waits for the refused one
+    assert province not in walk.transfers
+    assert "reroute" in next_steps(walk.transfers[police], 4)
+    other = uuid7()
+    walk.reroute(police, "H55.23", "Thuế tỉnh quản lý", other, DIRECTORY, MONDAY)
+    assert province not in walk.transfers
+    accept_and_complete(walk, other)
+    assert walk.transfers[province].state == "delivered"
+
+
 def test_a_denied_step_does_not_end_the_route_and_makes_the_dossier_denied() -> None:
     walk = begun(step(1, "H55.21"), step(2, "H55.17"))
     first, second = (each.transfer for each in walk.route)

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from services.routing.link import Place
+from services.routing.links_api import BusAddress
 from services.routing.wire import (
     MAX_RECORD,
     Batch,
@@ -21,6 +22,7 @@ from services.routing.wire import (
     open_record,
     read_letter,
 )
+from shared.bus.connection import BusSettings
 from shared.security.keys import prepare, swap
 from shared.security.peers import Identity, PeerRefused, fingerprint, wrap_to
 
@@ -167,3 +169,17 @@ def test_a_rotation_waits_for_no_line_and_ends_the_old_keys_time(tmp_path: Path)
 
 def test_the_keys_are_made_once(tmp_path: Path) -> None:
     assert Identity("H55", tmp_path).public == Identity("H55", tmp_path).public
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "prefix", "same"),
+    [
+        ("kafka-1:9092,kafka-2:9092", "", True),
+        ("kafka-2:9092", "", True),
+        ("kafka-2:9092", "province.", False),
+        ("kafka-9:9092", "", False),
+    ],
+)
+def test_two_sites_that_would_write_the_same_topics_are_told(bootstrap: str, prefix: str, same: bool) -> None:
+    own = BusSettings("kafka-2:9092,kafka-3:9092", prefix="")
+    assert BusAddress(bootstrap=bootstrap, prefix=prefix).same_names(own) is same
