@@ -33,17 +33,44 @@ rootLogger.appenderRef.console.ref = console
 ADMIN, ADMIN_PASSWORD = "admin", "admin-secret"
 
 
-def _secured(broker: "Broker") -> dict[str, str]:
+@dataclass(frozen=True)
+class Door:
+    """A listener for lower sites, by TLS and login: its port here, how they are told to dial it, the broker's key and
+    certificate."""
+
+    at: int
+    host: str
+    port: int
+    store: Path
+    password: str
+
+
+def _secured(broker: "Broker", door: "Door | None") -> dict[str, str]:
     """The controller's listener is on loopback and knows nobody by name; it alone is let in without."""
     login = f'org.apache.kafka.common.security.scram.ScramLoginModule required username="{ADMIN}" '
+    scram = f'{login}password="{ADMIN_PASSWORD}";'
+    listeners = [f"SASL_PLAINTEXT://127.0.0.1:{broker.port}", f"CONTROLLER://127.0.0.1:{broker.controller_port}"]
+    advertised = [f"SASL_PLAINTEXT://127.0.0.1:{broker.port}"]
+    lines: dict[str, str] = {}
+    if door is not None:
+        listeners.append(f"LINES://127.0.0.1:{door.at}")
+        advertised.append(f"LINES://{door.host}:{door.port}")
+        lines = {
+            "listener.name.lines.ssl.keystore.type": "PKCS12",
+            "listener.name.lines.ssl.keystore.location": str(door.store),
+            "listener.name.lines.ssl.keystore.password": door.password,
+            "listener.name.lines.ssl.key.password": door.password,
+            "listener.name.lines.scram-sha-512.sasl.jaas.config": scram,
+        }
     return {
-        "listeners": f"SASL_PLAINTEXT://127.0.0.1:{broker.port},CONTROLLER://127.0.0.1:{broker.controller_port}",
-        "advertised.listeners": f"SASL_PLAINTEXT://127.0.0.1:{broker.port}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "listeners": ",".join(listeners),
+        "advertised.listeners": ",".join(advertised),
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,LINES:SASL_SSL",
         "inter.broker.listener.name": "SASL_PLAINTEXT",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
-        "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": f'{login}password="{ADMIN_PASSWORD}";',
+        "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": scram,
+        **lines,
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:{ADMIN};User:ANONYMOUS",
         "allow.everyone.if.no.acl.found": "false",
@@ -93,6 +120,7 @@ class Kafka:
     size: int = 1
     heap: int = 512
     secured: bool = False
+    door: Door | None = None
     brokers: list[Broker] = field(default_factory=list)
     cluster: str = field(default_factory=lambda: urlsafe_b64encode(uuid4().bytes).decode()[:22])
 
@@ -173,7 +201,7 @@ class Kafka:
                 "broker.session.timeout.ms": 2000,
                 "broker.heartbeat.interval.ms": 500,
                 "log.segment.bytes": 64 << 20,
-                **(_secured(broker) if self.secured else {}),
+                **(_secured(broker, self.door) if self.secured else {}),
             }.items()
         )
 

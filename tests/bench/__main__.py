@@ -29,6 +29,7 @@ from rich.table import Table
 from shared.service import SERVICES
 from tests.bench.handover import p9
 from tests.bench.keeping import p10, p15
+from tests.bench.many_sites import s2
 from tests.bench.measure import Context, Figure
 from tests.bench.path import p3
 from tests.bench.receive import p1, p2
@@ -44,7 +45,7 @@ Measure = Callable[[Context], Awaitable[Figure | list[Figure]]]
 MEASURES: dict[tuple[str, ...], Measure] = {
     ("P1",): p1, ("P2",): p2, ("P3",): p3, ("P4",): p4, ("P5",): p5, ("P6",): p6, ("P7", "P12", "P14"): stored,
     ("P8",): p8, ("P9",): p9, ("P10",): p10, ("P11",): p11, ("P13",): p13, ("P15",): p15, ("S1",): s1,
-    ("N1",): n1,
+    ("S2",): s2, ("N1",): n1,
 }  # fmt: skip
 # What is one service's own work is measured without the others on the two cores; the whole path is P3, P6 and P8.
 ALONE: tuple[tuple[set[str], Sequence[str]], ...] = (({"P1", "P2", "P5"}, ("intake",)), ({"N1"}, ("intake", "notify")))

@@ -43,7 +43,7 @@ async def p9(context: Context) -> Figure:
             await command(lower, "link", "resume", COMMUNE)
             await until(lambda: _in_state(home, "delivered", backlog), 1200, "the backlog is drained")
             drained = backlog / (time.monotonic() - began)
-            in_order = await _order(home, "transfer.requested") == await _order(away, "transfer.delivered")
+            in_order = await _asked(home) == await _delivered(away)
             assert in_order, "a transfer was delivered before one that was asked for earlier"
         finally:
             await home.close()
@@ -86,8 +86,12 @@ async def _knows_the_procedure(lower: Stack) -> bool:
 async def _receive(lower: Stack, source: str, number: int) -> None:
     for start in range(0, number, CHUNK):
         lines = [
-            {"op": "receive", "ref": f"{n}", **dossier(n), "procedure": PROCEDURE}
+            line
             for n in range(start, min(start + CHUNK, number))
+            for line in (
+                {"op": "receive", "ref": f"{n}", **dossier(n), "procedure": PROCEDURE},
+                {"op": "start", "ref": f"{n}"},
+            )
         ]
         answer = await lower.http.post(
             f"{lower.url('intake')}/v1/imports",
@@ -113,7 +117,13 @@ async def _in_state(connection: asyncpg.Connection, state: str, number: int) -> 
     return held >= number
 
 
-async def _order(connection: asyncpg.Connection, kind: str) -> list[str]:
-    """The dossiers whose transfers were requested or delivered, in the order in which that was recorded."""
-    rows = await connection.fetch("SELECT aggregateid FROM routing.event WHERE type = $1 ORDER BY position", kind)
+async def _asked(home: asyncpg.Connection) -> list[str]:
+    """The dossiers in the order in which their transfers were asked for; those of one instant by their ids."""
+    return [row["dossier"] for row in await home.fetch("SELECT dossier FROM routing.transfer ORDER BY asked_at, id")]
+
+
+async def _delivered(away: asyncpg.Connection) -> list[str]:
+    """The dossiers in the order in which their transfers were delivered."""
+    kind = "transfer.delivered"
+    rows = await away.fetch("SELECT aggregateid FROM routing.event WHERE type = $1 ORDER BY position", kind)
     return [row["aggregateid"] for row in rows]
