@@ -1,11 +1,13 @@
 """Erasing a person: data and key go everywhere, the dossiers and their history stay."""
 
+from base64 import b64decode, b64encode
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
+from shared.contracts.codes import uuid7
 from shared.security.tokens import Role
 from tests.harness import RunningSite
 from tests.integration.intake_site import (
@@ -128,3 +130,40 @@ async def test_the_log_is_append_only_for_the_owner_of_the_database_too(site: Ru
     await received(client(site, Role.DESK, HOME))
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
         await site.fetch(statement)
+
+
+async def test_what_a_peer_gives_back_stands_as_it_was_and_no_code_is_issued_twice(site: RunningSite) -> None:
+    """As after a restoration: another dossier's whole life, corrected once, under a code that this database does not know."""
+    admin, desk, sibling = client(site, Role.ADMIN), client(site, Role.DESK, HOME), client(site, Role.SERVICE)
+    known = (await received(desk))["code"]
+    await done(admin, known, "start")
+    await done(admin, known, "extension", reason="cần xác minh", due_at="2099-01-05T17:00:00+07:00")
+    undone = (await history(admin, known))[-1]["id"]
+    await done(admin, known, "correction", undoes=undone, reason="nhầm hồ sơ")
+    asked = {"topic": "lienthong.dossier.v1", "key": known}
+    events = (await sibling.get("/v1/ledger", params=asked)).json()["items"]
+    code = f"{known.rpartition('-')[0]}-4711"
+    ids = {event["id"]: str(uuid7()) for event in events}
+    back = [{**event, "key": code, "id": ids[event["id"]], "data": event["data"]} for event in events]
+    [corrected] = [event for event in back if event["type"] == "dossier.corrected"]
+    corrected["data"] = b64encode(b64decode(corrected["data"]).replace(undone.encode(), ids[undone].encode())).decode()
+
+    async def give(*items: dict[str, Any]) -> dict[str, Any]:
+        answer = await sibling.post("/v1/restored", json={"events": list(items), "erased": []})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    assert await give(*back[:2]) == {"taken": 2, "forked": {}}
+    assert await give(*back) == {"taken": len(back) - 2, "forked": {}}
+    assert await give(*back) == {"taken": 0, "forked": {}}
+    mine, other = [(await admin.get(f"/v1/dossiers/{each}")).json() for each in (code, known)]
+    for name in ("state", "due_at", "received_at", "version", "procedure", "receiving_agency"):
+        assert mine[name] == other[name], name
+    assert [each["id"] for each in await history(admin, code)] == list(ids.values())
+    assert (await client(site, Role.AUDITOR).get(f"/v1/verify/dossiers/{code}")).json()["intact"]
+    await done(admin, code, "resolution", result="granted")  # it goes on
+    elsewhere = {**back[-1], "sequence": len(back) + 1, "id": str(uuid7())}
+    assert await give(elsewhere) == {"taken": 0, "forked": {code: len(back) + 1}}
+    assert (await received(desk))["code"].rpartition("-")[2] == "4712"
+    refused(await desk.post("/v1/restored", json={"events": [], "erased": []}), 403, "forbidden")
