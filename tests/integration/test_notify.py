@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -40,7 +41,7 @@ from shared.contracts.events import (
 )
 from shared.directory.reading import parse_bundle
 from shared.directory.store import load, stored_site
-from shared.security.keys import load_keys
+from shared.security.keys import SiteKeys, load_keys
 from shared.security.sealing import new_data_key, seal
 from shared.security.tokens import Role
 from shared.service import Service
@@ -102,6 +103,12 @@ async def load_bundle(site: RunningSite, **parts: Any) -> None:
         await site.services["notify"].directory.refresh()
 
 
+@cache
+def keys_of(folder: Path) -> SiteKeys:
+    """Reading them takes longer than sealing with them."""
+    return load_keys(folder)
+
+
 class Intake:
     """Puts a dossier's events, and its applicant's, on the bus as intake would."""
 
@@ -125,7 +132,7 @@ class Intake:
         }
 
     def contact(self, **content: Any) -> Envelope:
-        keys = load_keys(self._site.backing.keys)
+        keys = keys_of(self._site.backing.keys)
         sealed = seal(keys, self.ref, {"language": "vi", "kind": "citizen"} | content, self._key)
         data = ContactRecorded(
             contact_ref=self.ref,
