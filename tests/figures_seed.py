@@ -14,7 +14,7 @@ _LIVES = """
     SELECT i, 'H55.' || (201 + i % {agencies}) AS agency, received, received + took AS ended, received + '7 days' AS due,
            i % 2 = 0 AS live, i % 3 = 0 AS online, CASE WHEN i % 3 = 0 THEN 'online' ELSE 'counter' END AS channel
     FROM (SELECT i, $2::timestamptz - interval '{years} years' + (interval '{years} years') * (i::float8 / $1) AS received,
-                 CASE WHEN i % 50 = 7 THEN interval '90 days' ELSE interval '1 day' * (0.2 + (i * 7919 % 1000) / 90.0) END
+                 CASE WHEN i % 50 = 7 THEN interval '90 days' ELSE interval '1 day' * (0.2 + (i::bigint * 7919 % 1000) / 90.0) END
                      AS took
           FROM generate_series(1, $1::int) AS i) r
 """
@@ -42,10 +42,10 @@ def agencies() -> list[str]:
     return [f"H55.{201 + number}" for number in range(AGENCIES)]
 
 
-async def seed(connection: Any, dossiers: int, now: datetime) -> None:
-    """Fills stats.fact with ten years of dossiers up to `now`."""
+async def seed(connection: Any, dossiers: int, now: datetime, timeout: float = 60.0) -> None:
+    """Fills stats.fact with ten years of dossiers up to `now`; `timeout` in seconds, of each of two statements."""
     lives = _LIVES.format(agencies=AGENCIES, years=YEARS)
     # PostgreSQL cannot tell the types of parameters inside these: they are put in as literals of our own.
     text = _FACTS.format(lives=lives).replace("$1", str(dossiers)).replace("$2", f"'{now.isoformat()}'::timestamptz")
-    await connection.execute(text)
-    await connection.execute("VACUUM (ANALYZE) stats.fact")
+    await connection.execute(text, timeout=timeout)
+    await connection.execute("VACUUM (ANALYZE) stats.fact", timeout=timeout)

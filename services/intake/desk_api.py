@@ -148,18 +148,24 @@ def desk_routes(
             more=more,
         )
 
+    def span(show: Show, now: datetime) -> tuple[datetime, datetime]:
+        """Between which instants what is shown falls due."""
+        tomorrow = datetime.combine(local_day(now) + timedelta(days=1), time(), LOCAL_ZONE)
+        return now if show == "today" else _FIRST, {"overdue": now, "today": tomorrow}.get(show, _NEVER)
+
     async def listed(
         connection: Connection, own: Sequence[str], show: Show, now: datetime, after: tuple[datetime, str], limit: int
     ) -> list[Any]:
         if show in _WAITING:
             return await store.waiting(connection, own, _WAITING[show], after[1], limit)
-        tomorrow = datetime.combine(local_day(now) + timedelta(days=1), time(), LOCAL_ZONE)
-        before = {"overdue": now, "today": tomorrow}.get(show, _NEVER)
-        since = max(after, (now, "")) if show == "today" else after
-        return await store.work(connection, own, since, before, show != "open", limit)
+        since, before = span(show, now)
+        return await store.work(connection, own, max(after, (since, "")), before, show != "open", limit)
 
     async def count(connection: Connection, own: Sequence[str], show: Show, now: datetime) -> str:
-        number = len(await listed(connection, own, show, now, (_FIRST, ""), MOST_COUNTED + 1))
+        if show in _WAITING:
+            number = await store.waiting_counted(connection, own, _WAITING[show], MOST_COUNTED + 1)
+        else:
+            number = await store.work_counted(connection, own, *span(show, now), show != "open", MOST_COUNTED + 1)
         return f"{MOST_COUNTED}+" if number > MOST_COUNTED else str(number)
 
     @routes.post("/desk/find", include_in_schema=False)

@@ -4,6 +4,7 @@
 a part of its agency (`242`, `242-2611`) and by its number (`42`, `0042`).
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -42,3 +43,13 @@ def ranges(part: str, agencies: Iterable[str]) -> list[Range]:
 def number(part: str) -> str | None:
     """The number that this is, as codes have it."""
     return part.zfill(4) if part.isascii() and part.isdigit() and len(part) <= 7 else None
+
+
+def pattern(part: str) -> str:
+    """What codes with this part look like, as a regular expression: they begin with it, have it in their agency, go on with it
+    behind their agency, or end with it as their number. What begins like a code begins a code."""
+    text = re.escape(part)
+    if part[0].isalpha():
+        return f"^{text}"
+    ending = number(part)
+    return f"^[^-]*{text}|^[^-]+-{text}" + (f"|-{ending}$" if ending else "")

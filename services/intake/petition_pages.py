@@ -92,7 +92,7 @@ def petition_pages(service: Service, petitions: Petitions, sessions: Sessions) -
         after = None if due is None or cursor is None else (due, cursor)
         async with service.pool.acquire() as connection:
             now = await service.log.now(connection)
-            counts = {each: _number(await of(connection, own, each, now, None, MOST_COUNTED + 1)) for each in _SHOWN}
+            counts = {each: _number(await count(connection, own, each, now)) for each in _SHOWN}
             found = await of(connection, own, show, now, after, PAGE + 1)
         return shown(
             visit,
@@ -118,10 +118,18 @@ def petition_pages(service: Service, petitions: Petitions, sessions: Sessions) -
     ) -> list[Petition]:
         if show == "answered":
             return await petitions.answered(connection, own, after or _NEVER, limit)
+        since, before = span(show, now)
+        return await petitions.due(connection, own, max(after or _FIRST, (since, _FIRST[1])), before, limit)
+
+    async def count(connection: Connection, own: Sequence[str], show: Show, now: datetime) -> int:
+        if show == "answered":
+            return await petitions.answered_counted(connection, own, MOST_COUNTED + 1)
+        return await petitions.due_counted(connection, own, *span(show, now), MOST_COUNTED + 1)
+
+    def span(show: Show, now: datetime) -> tuple[datetime, datetime]:
+        """Between which instants what is shown falls due."""
         tomorrow = datetime.combine(local_day(now) + timedelta(days=1), time(), LOCAL_ZONE)
-        before = {"overdue": now, "today": tomorrow}.get(show, _NEVER[0])
-        since = max(after or _FIRST, (now, _FIRST[1])) if show == "today" else after or _FIRST
-        return await petitions.due(connection, own, since, before, limit)
+        return now if show == "today" else _FIRST[0], {"overdue": now, "today": tomorrow}.get(show, _NEVER[0])
 
     # -- taking one in
 
@@ -307,8 +315,8 @@ def _must_file(visit: Visit) -> None:
         raise PageRefused(visit.lang, forbidden(f"The role {visit.role} files no petitions."), visit)
 
 
-def _number(found: Sequence[Petition]) -> str:
-    return f"{MOST_COUNTED}+" if len(found) > MOST_COUNTED else str(len(found))
+def _number(found: int) -> str:
+    return f"{MOST_COUNTED}+" if found > MOST_COUNTED else str(found)
 
 
 def _others(directory: Directory, agency: str, now: datetime) -> list[AgencyEntry]:

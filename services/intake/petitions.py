@@ -6,7 +6,7 @@ What the JSON interface and the desk's pages have in common; every method works 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from services.intake import petition as decisions
 from services.intake.dossier import Refusal
 from services.intake.petition import Kind, Petition, State
 from services.intake.settings import IntakeSettings
-from services.intake.store import Store
+from services.intake.store import MICROSECOND, Store, of_many
 from services.intake.writer import problem_of
 from shared.contracts.codes import uuid7
 from shared.contracts.envelope import Envelope, parse
@@ -28,6 +28,7 @@ from shared.web.problem import forbidden, not_found
 from shared.web.writes import must_match
 
 TOPIC: Final = "lienthong.petition.v1"
+_BEFORE_ALL: Final = datetime(1900, 1, 1, tzinfo=UTC)
 READERS: Final = (Role.DESK, Role.OFFICER, Role.ADMIN)
 """Who reads what a petition says; the portal that sent it sees the answer."""
 
@@ -98,7 +99,12 @@ class Petitions:
         if sender is not None:
             rows = await self._store.planned(connection, "petitions_sent", sender, cursor, state, limit, own)
         elif own is not None:
-            rows = await self._store.planned(connection, "petitions_of", own, cursor, state, limit)
+
+            async def ask(each: int, most: int | None, last: Any) -> list[Any]:
+                end = None if last is None else last["id"]
+                return await self._store.planned(connection, "petitions_of", own, cursor, state, end, each, most)
+
+            rows = await of_many(len(own), limit, ask, ("agency",))
         else:
             rows = await self._store.planned(connection, "petitions_all", cursor, state, limit)
         return [_petition(row) for row in rows]
@@ -112,15 +118,37 @@ class Petitions:
         limit: int,
     ) -> list[Petition]:
         """The unanswered ones by due date."""
-        rows = await self._store.planned(connection, "petitions_due", list(agencies), *after, before, limit)
-        return [_petition(row) for row in rows]
+
+        async def ask(each: int, most: int | None, last: Any) -> list[Any]:
+            end = before if last is None else min(before, last["due_at"] + MICROSECOND)
+            return await self._store.planned(connection, "petitions_due", list(agencies), *after, end, each, most)
+
+        return [_petition(row) for row in await of_many(len(agencies), limit, ask, ("agency",))]
+
+    async def due_counted(
+        self, connection: Connection, agencies: Sequence[str], since: datetime, before: datetime, most: int
+    ) -> int:
+        """How many they are, up to `most`."""
+        rows = await self._store.planned(connection, "petitions_due_counted", list(agencies), since, before, most)
+        return int(rows[0]["count"])
 
     async def answered(
         self, connection: Connection, agencies: Sequence[str], before: tuple[datetime, UUID], limit: int
     ) -> list[Petition]:
         """The answered ones, the newest answer first."""
-        rows = await self._store.planned(connection, "petitions_answered", list(agencies), *before, limit)
-        return [_petition(row) for row in rows]
+
+        async def ask(each: int, most: int | None, last: Any) -> list[Any]:
+            since = _BEFORE_ALL if last is None else last["answered_at"]
+            return await self._store.planned(
+                connection, "petitions_answered", list(agencies), *before, since, each, most
+            )
+
+        return [_petition(row) for row in await of_many(len(agencies), limit, ask, ("agency",))]
+
+    async def answered_counted(self, connection: Connection, agencies: Sequence[str], most: int) -> int:
+        """How many they are, up to `most`."""
+        rows = await self._store.planned(connection, "petitions_answered_counted", list(agencies), most)
+        return int(rows[0]["count"])
 
     # -- acts
 

@@ -133,14 +133,14 @@ ORDER BY code LIMIT $3
 
 -- name: listed_own
 -- By code, of some agencies, copies too: each is read through its own indexes. After $2 and before $7; state $3, overdue $4, code
--- like $5.
+-- of the pattern $5.
 SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
      FROM intake.listed d
      WHERE d.agency = own.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
-    AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR code < $7)
+    AND ($5::text IS NULL OR code ~ $5) AND ($7::text IS NULL OR code < $7)
      ORDER BY code LIMIT $6)
     UNION ALL
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
@@ -148,7 +148,7 @@ SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATER
      WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
-    AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR code < $7)
+    AND ($5::text IS NULL OR code ~ $5) AND ($7::text IS NULL OR code < $7)
      ORDER BY code LIMIT $6)) AS found
 ORDER BY code LIMIT $6
 
@@ -158,13 +158,13 @@ SELECT own.agency, min(found.code) AS code FROM unnest($1::text[]) AS own (agenc
     (SELECT code FROM intake.listed d
      WHERE d.agency = own.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
-    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($5::text IS NULL OR code ~ $5)
      ORDER BY code LIMIT 1)
     UNION ALL
     (SELECT code FROM intake.listed d
      WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
-    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($5::text IS NULL OR code ~ $5)
      ORDER BY code LIMIT 1)) AS found
 GROUP BY own.agency ORDER BY 2
 
@@ -175,7 +175,7 @@ FROM intake.listed
 WHERE agency = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
-    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($5::text IS NULL OR code ~ $5)
     AND ($7::text[] IS NULL OR agency = ANY ($7) OR deciding_agency = ANY ($7))
 ORDER BY code LIMIT $6
 
@@ -185,12 +185,12 @@ SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, pau
 FROM intake.listed
 WHERE ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
-    AND ($5::text IS NULL OR code LIKE $5)
+    AND ($5::text IS NULL OR code ~ $5)
 ORDER BY code LIMIT $6
 
 -- name: listed_late
 -- By code, what is overdue on the whole site or for many agencies ($1), or among what one portal sent ($6; to the agency $7);
--- after $2; state $3, code like $4. What has been raised (a copy's home has said so) lies in an index of its own by state; what
+-- after $2; state $3, code of the pattern $4. What has been raised (a copy's home has said so) lies in an index of its own by state; what
 -- is due this moment has its tick to come.
 SELECT found.* FROM (
     (SELECT raised.* FROM unnest(CASE WHEN $3::smallint IS NULL THEN ARRAY[2, 4, 5, 6, 7] ELSE ARRAY[$3] END) AS open (state)
@@ -198,7 +198,7 @@ SELECT found.* FROM (
         SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
         FROM intake.dossier d
         WHERE d.state = open.state AND overdue_from IS NOT NULL AND next_tick IS NULL AND overdue_from < now() AND code > $2
-            AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+            AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code ~ $4)
             AND ($6::text IS NULL OR sender = $6) AND ($7::text IS NULL OR agency = $7)
         ORDER BY code LIMIT $5) AS raised
      ORDER BY code LIMIT $5)
@@ -206,7 +206,7 @@ SELECT found.* FROM (
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
      FROM intake.dossier
      WHERE next_tick <= now() AND overdue_from < now() AND code > $2 AND ($3::smallint IS NULL OR state = $3)
-        AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+        AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code ~ $4)
         AND ($6::text IS NULL OR sender = $6) AND ($7::text IS NULL OR agency = $7)
      ORDER BY code LIMIT $5)
     UNION ALL
@@ -215,14 +215,14 @@ SELECT found.* FROM (
         SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
         FROM intake.copy c
         WHERE $6::text IS NULL AND c.state = open.state AND late AND overdue_from < now() AND code > $2
-            AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+            AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code ~ $4)
         ORDER BY code LIMIT $5) AS raised
      ORDER BY code LIMIT $5)
     UNION ALL
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
      FROM intake.copy
      WHERE $6::text IS NULL AND NOT late AND overdue_from < now() AND code > $2 AND ($3::smallint IS NULL OR state = $3)
-        AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code LIKE $4)
+        AND ($1::text[] IS NULL OR agency = ANY ($1) OR deciding_agency = ANY ($1)) AND ($4::text IS NULL OR code ~ $4)
      ORDER BY code LIMIT $5)) AS found
 ORDER BY code LIMIT $5
 
@@ -232,8 +232,65 @@ SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, pau
 FROM intake.dossier
 WHERE sender = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
-    AND ($5::text IS NULL OR code LIKE $5) AND ($7::text IS NULL OR agency = $7)
+    AND ($5::text IS NULL OR code ~ $5) AND ($7::text IS NULL OR agency = $7)
 ORDER BY code LIMIT $6
+
+-- name: begun_late
+-- By code, what is overdue and lies in some ranges of codes ($1 to $2) or has the number $9: on the whole site or for many
+-- agencies ($6), of what a portal sent ($7), of a receiving agency ($8). After $3; state $4. As in listed_late.
+SELECT DISTINCT found.* FROM (
+    (SELECT raised.* FROM unnest($1::text[], $2::text[]) AS begun (low, high)
+     CROSS JOIN unnest(CASE WHEN $4::smallint IS NULL THEN ARRAY[2, 4, 5, 6, 7] ELSE ARRAY[$4] END) AS open (state)
+     CROSS JOIN LATERAL (
+        SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
+        FROM intake.dossier d
+        WHERE d.state = open.state AND overdue_from IS NOT NULL AND next_tick IS NULL AND overdue_from < now()
+            AND code >= begun.low AND code < begun.high AND code > $3 AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6)) AND ($7::text IS NULL OR sender = $7)
+            AND ($8::text IS NULL OR agency = $8)
+        ORDER BY code LIMIT $5) AS raised)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
+     FROM intake.dossier
+     WHERE split_part(code, '-', 3) = $9::text AND overdue_from IS NOT NULL AND next_tick IS NULL AND overdue_from < now()
+            AND code > $3 AND ($4::smallint IS NULL OR state = $4) AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6)) AND ($7::text IS NULL OR sender = $7)
+            AND ($8::text IS NULL OR agency = $8)
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, NULL AS home
+     FROM intake.dossier
+     WHERE next_tick <= now() AND overdue_from < now() AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+            AND (EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS begun (low, high) WHERE code >= low AND code < high)
+            OR split_part(code, '-', 3) = $9)
+            AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6)) AND ($7::text IS NULL OR sender = $7)
+            AND ($8::text IS NULL OR agency = $8)
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT raised.* FROM unnest($1::text[], $2::text[]) AS begun (low, high)
+     CROSS JOIN unnest(CASE WHEN $4::smallint IS NULL THEN ARRAY[2, 4, 5, 6, 7] ELSE ARRAY[$4] END) AS open (state)
+     CROSS JOIN LATERAL (
+        SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+        FROM intake.copy c
+        WHERE c.state = open.state AND late AND overdue_from < now()
+            AND code >= begun.low AND code < begun.high AND code > $3 AND $7::text IS NULL AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6))
+            AND ($8::text IS NULL OR agency = $8)
+        ORDER BY code LIMIT $5) AS raised)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.copy
+     WHERE split_part(code, '-', 3) = $9 AND late AND overdue_from < now()
+            AND code > $3 AND ($4::smallint IS NULL OR state = $4) AND $7::text IS NULL AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6))
+            AND ($8::text IS NULL OR agency = $8)
+     ORDER BY code LIMIT $5)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.copy
+     WHERE NOT late AND overdue_from < now() AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+            AND (EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS begun (low, high) WHERE code >= low AND code < high)
+            OR split_part(code, '-', 3) = $9)
+            AND $7::text IS NULL AND ($6::text[] IS NULL OR agency = ANY ($6) OR deciding_agency = ANY ($6))
+            AND ($8::text IS NULL OR agency = $8)
+     ORDER BY code LIMIT $5)) AS found
+ORDER BY code LIMIT $5
 
 -- name: begun_site
 -- By code, those that lie in some ranges of codes ($1 to $2), as far as the scope $7 and the receiving agency $8 go. After $3.
@@ -302,7 +359,8 @@ SELECT DISTINCT found.* FROM unnest($6::text[], $7::text[], $8::text[]) AS own (
 ORDER BY code LIMIT $5
 
 -- name: work
--- The open dossiers of some agencies by due date: after ($2, $3) and before $4; $5: only those whose clock runs.
+-- The open dossiers of some agencies by due date: after ($2, $3) and before $4; $5: only those whose clock runs. Of each
+-- agency $6, of all $7.
 SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
      FROM intake.dossier d
@@ -315,21 +373,45 @@ SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATER
      WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND state IN (2, 4, 5, 6, 7) AND (due_at, code) > ($2, $3) AND due_at < $4
          AND (NOT $5::boolean OR overdue_from IS NOT NULL)
      ORDER BY due_at, code LIMIT $6)) AS found
-ORDER BY due_at, code LIMIT $6
+ORDER BY due_at, code LIMIT $7
+
+-- name: work_counted
+-- How many of them there are, up to $5: those decided for others are counted where nobody of $1 has received them.
+SELECT count(*) FROM (SELECT FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT FROM intake.dossier d
+    WHERE d.agency = own.agency AND state IN (2, 4, 5, 6, 7) AND due_at >= $2 AND due_at < $3
+        AND (NOT $4::boolean OR overdue_from IS NOT NULL)
+    UNION ALL
+    SELECT FROM intake.dossier d
+    WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND d.agency <> ALL ($1::text[])
+        AND state IN (2, 4, 5, 6, 7) AND due_at >= $2 AND due_at < $3 AND (NOT $4::boolean OR overdue_from IS NOT NULL)) AS found
+    LIMIT $5) AS counted
 
 -- name: waiting
--- The dossiers of some agencies in a state that is not open to the clock (1, 9), by code.
+-- The dossiers of some agencies in a state that is not open to the clock (1, 9), by code, from $3 on up to $4. Of each agency
+-- $5, of all $6.
 SELECT DISTINCT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
      FROM intake.dossier d
-     WHERE d.agency = own.agency AND state = $2::smallint AND code > $3
-     ORDER BY code LIMIT $4)
+     WHERE d.agency = own.agency AND state = $2::smallint AND code > $3 AND ($4::text IS NULL OR code <= $4)
+     ORDER BY code LIMIT $5)
     UNION ALL
     (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence
      FROM intake.dossier d
      WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND state = $2::smallint AND code > $3
-     ORDER BY code LIMIT $4)) AS found
-ORDER BY code LIMIT $4
+         AND ($4::text IS NULL OR code <= $4)
+     ORDER BY code LIMIT $5)) AS found
+ORDER BY code LIMIT $6
+
+-- name: waiting_counted
+-- How many of them there are, up to $3.
+SELECT count(*) FROM (SELECT FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT FROM intake.dossier d WHERE d.agency = own.agency AND state = $2::smallint
+    UNION ALL
+    SELECT FROM intake.dossier d
+    WHERE d.deciding_agency = own.agency AND d.deciding_agency <> d.agency AND d.agency <> ALL ($1::text[])
+        AND state = $2::smallint) AS found
+    LIMIT $3) AS counted
 
 -- name: register
 -- What some agencies received after ($2, $3) and before $4, in the order of receipt.
@@ -386,13 +468,14 @@ SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, n
 FROM intake.petition WHERE id = $1 FOR UPDATE
 
 -- name: petitions_of
--- By id, of some agencies: each is read through its own index. After $2; state $3.
+-- By id, of some agencies: each is read through its own index. After $2, up to $4; state $3. Of each agency $5, of all $6.
 SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
     FROM intake.petition p
     WHERE p.agency = own.agency AND ($2::uuid IS NULL OR id > $2) AND ($3::text IS NULL OR state = $3)
-    ORDER BY id LIMIT $4) AS found
-ORDER BY id LIMIT $4
+        AND ($4::uuid IS NULL OR id <= $4)
+    ORDER BY id LIMIT $5) AS found
+ORDER BY id LIMIT $6
 
 -- name: petitions_sent
 -- By id, what one portal sent. After $2; state $3; $5: to these agencies.
@@ -410,22 +493,32 @@ WHERE ($1::uuid IS NULL OR id > $1) AND ($2::text IS NULL OR state = $2)
 ORDER BY id LIMIT $3
 
 -- name: petitions_due
--- The unanswered ones of some agencies by due date: after ($2, $3) and before $4.
+-- The unanswered ones of some agencies by due date: after ($2, $3) and before $4. Of each agency $5, of all $6.
 SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
     FROM intake.petition p
     WHERE p.agency = own.agency AND state = 'filed' AND (due_at, id) > ($2, $3::uuid) AND due_at < $4
     ORDER BY due_at, id LIMIT $5) AS found
-ORDER BY due_at, id LIMIT $5
+ORDER BY due_at, id LIMIT $6
+
+-- name: petitions_due_counted
+-- How many of them there are, up to $4.
+SELECT count(*) FROM (SELECT FROM unnest($1::text[]) AS own (agency) JOIN intake.petition p USING (agency)
+    WHERE state = 'filed' AND due_at >= $2 AND due_at < $3 LIMIT $4) AS counted
 
 -- name: petitions_answered
--- The answered ones of some agencies, the newest answer first: before ($2, $3).
+-- The answered ones of some agencies, the newest answer first: before ($2, $3), not before $4. Of each agency $5, of all $6.
 SELECT found.* FROM unnest($1::text[]) AS own (agency) CROSS JOIN LATERAL (
     SELECT id, agency, kind, state, filed_at, due_at, answered_at, rating, sender, sequence, recorded
     FROM intake.petition p
-    WHERE p.agency = own.agency AND answered_at IS NOT NULL AND (answered_at, id) < ($2, $3::uuid)
-    ORDER BY answered_at DESC, id DESC LIMIT $4) AS found
-ORDER BY answered_at DESC, id DESC LIMIT $4
+    WHERE p.agency = own.agency AND answered_at IS NOT NULL AND (answered_at, id) < ($2, $3::uuid) AND answered_at >= $4
+    ORDER BY answered_at DESC, id DESC LIMIT $5) AS found
+ORDER BY answered_at DESC, id DESC LIMIT $6
+
+-- name: petitions_answered_counted
+-- How many of them there are, up to $2.
+SELECT count(*) FROM (SELECT FROM unnest($1::text[]) AS own (agency) JOIN intake.petition p USING (agency)
+    WHERE answered_at IS NOT NULL LIMIT $2) AS counted
 
 -- Erasing a person.
 

@@ -1,8 +1,9 @@
 """All SQL of intake, and how a dossier and a person lie in the database."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -19,12 +20,15 @@ from shared.web.writes import RequestKey
 
 FEW_AGENCIES = 4
 """Up to so many agencies are read with one statement, each through its own index, to a whole page at most."""
+OPEN = frozenset({2, 4, 5, 6, 7})
+"""The states in which the clock counts."""
 MANY_AGENCIES = 200
 """Up to so many, a list by code is read from a few at a time; above, in the order of the codes."""
 
 AGAIN = "restore"
 """Who erases, when a restored database is told again who was erased."""
 
+MICROSECOND = timedelta(microseconds=1)
 CONTACT, DOSSIER, COPY = "lienthong.contact.v1", "lienthong.dossier.v1", "lienthong.copy.v1"
 
 
@@ -172,14 +176,24 @@ class Store:
     ) -> list[Any]:
         """Dossiers by code, each shape of the question through the statement whose indexes answer it."""
         agencies = None if scope is None else sorted(scope)
-        if part is not None and not part[0].isalpha():
+        if overdue and state is not None and state not in OPEN:
+            return []  # what has ended is late, not overdue
+        begins = part is None or part[0].isalpha()
+        if part is not None and not begins and not overdue:
             return await self._with_part(
                 connection, part, agencies, sender, agency, (cursor or "", state, overdue, limit), limit
             )
-        pattern = None if part is None else f"{part}%"
+        pattern = None if part is None else looking.pattern(part)
         filters = (cursor or "", state, overdue, pattern, limit)
-        few = agencies is not None and len(agencies) <= FEW_AGENCIES
+        few = agencies is not None and len(agencies) <= (looking.AT_ONCE if overdue else FEW_AGENCIES)
         if overdue and (sender is not None or not (few or agency)):
+            if part is not None and not begins:
+                places = looking.ranges(part, self._service.directory.current.agencies)
+                borders = ([low for low, _ in places], [high for _, high in places])
+                number = looking.number(part) if sender is None else None  # a portal's are not looked for by number
+                return await self.planned(
+                    connection, "begun_late", *borders, cursor or "", state, limit, agencies, sender, agency, number
+                )
             return await self.planned(
                 connection, "listed_late", agencies, cursor or "", state, pattern, limit, sender, agency
             )
@@ -261,13 +275,41 @@ class Store:
         limit: int,
     ) -> list[Any]:
         """Open dossiers by due date; `running`: without those whose clock stands still."""
-        return await self.planned(connection, "work", list(agencies), *after, before, running, limit)
+
+        async def ask(each: int, most: int | None, last: Any) -> list[Any]:
+            end = before if last is None else min(before, last["due_at"] + MICROSECOND)
+            return await self.planned(connection, "work", list(agencies), *after, end, running, each, most)
+
+        return await of_many(len(agencies), limit, ask, ("agency", "deciding_agency"))
+
+    async def work_counted(
+        self,
+        connection: Connection,
+        agencies: Sequence[str],
+        since: datetime,
+        before: datetime,
+        running: bool,
+        most: int,
+    ) -> int:
+        """How many they are, up to `most`."""
+        rows = await self.planned(connection, "work_counted", list(agencies), since, before, running, most)
+        return int(rows[0]["count"])
 
     async def waiting(
         self, connection: Connection, agencies: Sequence[str], state: int, cursor: str, limit: int
     ) -> list[Any]:
         """Dossiers in 1 or 9, which wait for the desk."""
-        return await self.planned(connection, "waiting", list(agencies), state, cursor, limit)
+
+        async def ask(each: int, most: int | None, last: Any) -> list[Any]:
+            end = None if last is None else last["code"]
+            return await self.planned(connection, "waiting", list(agencies), state, cursor, end, each, most)
+
+        return await of_many(len(agencies), limit, ask, ("agency", "deciding_agency"))
+
+    async def waiting_counted(self, connection: Connection, agencies: Sequence[str], state: int, most: int) -> int:
+        """How many they are, up to `most`."""
+        rows = await self.planned(connection, "waiting_counted", list(agencies), state, most)
+        return int(rows[0]["count"])
 
     async def register_of(
         self,
@@ -516,6 +558,27 @@ class Store:
             [k.key for k in keys],
         )
         return {(row["subject"], row["path"], row["key"]): row for row in rows}
+
+
+async def of_many(
+    agencies: int, limit: int, ask: Callable[[int, int | None, Any], Awaitable[list[Any]]], sides: Sequence[str]
+) -> list[Any]:
+    """A page of what many agencies have, which no index holds as a whole.
+
+    `ask(each, most, last)` gives in order the first `each` of every agency, `most` of all, none after the row `last`; `sides`
+    are the columns by which an agency's are found. How far the page goes shows in the first few of each agency, so that
+    little more is read than is shown.
+    """
+    each = limit if agencies <= 1 else min(limit, max(4, 2 * limit // agencies))
+    while each < limit:
+        rows = await ask(each, None, None)
+        page = rows[:limit]
+        if all(count < each for side in sides for count in Counter(row[side] for row in page).values()):
+            return page  # whatever else an agency has comes after the page
+        if len(rows) >= limit:
+            return await ask(limit, limit, page[-1])
+        each = min(limit, 4 * each)
+    return await ask(limit, limit, None)
 
 
 def _past(events: Sequence[Envelope]) -> list[Past]:

@@ -116,11 +116,15 @@ async def rebuild(service: Service, store: Store, *, source: Source = "log", dry
     began = time.monotonic()
     async with service.pool.acquire() as connection:
         work = Rebuild(service, store, connection, source)
-        await work.begin()
-        await work.compare()
-        if work.report.differing and not dry_run:
-            await work.switch()
-        await work.end()
+        try:
+            await work.begin()
+            await work.compare()
+            if work.report.differing and not dry_run:
+                await work.switch()
+        finally:
+            # The connection goes back to the others; what lies beside goes, whatever stopped us.
+            if not connection.is_closed():
+                await work.end()
     work.report.seconds = time.monotonic() - began
     log.info("rebuilt", **{k: v for k, v in work.report.as_dict().items() if k != "differences"})
     return work.report
@@ -179,8 +183,9 @@ class Rebuild:
                 elif _behind(key, topics, logged, places):
                     keys[key] = await self._again(topics, key)
             lost = _lost(keys, places, marks)
+            known = places.keys() | lost
             self.report.waiting += sum(
-                all((e.topic, k) not in {*places, *lost} for e in told) for k, told in keys.items()
+                not any((each.topic, key) in known for each in logged) for key, logged in keys.items()
             )
             made = await _fold(keys, places, lost)
             self.report.dossiers += len(made["dossier"])

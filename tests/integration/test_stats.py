@@ -288,6 +288,24 @@ async def test_promise_8_a_rebuild_names_and_mends_what_differs(site: RunningSit
     assert (again.differing, again.switched, again.incomplete, again.waiting) == (0, False, 0, 0)
 
 
+async def test_a_rebuild_that_fails_leaves_nothing_beside(site: RunningSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = "SELECT relname FROM pg_class WHERE relpersistence = 't' AND relname ~ '^(rebuilt|staged|told)'"
+    stats = site.services["stats"]
+    found: list[Any] = []
+
+    async def away(self: Rebuild, *_: Any) -> Any:
+        found.extend(await site.fetch(beside))
+        raise ConnectionError("the owner is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rebuild, "_read", away)
+        with pytest.raises(ConnectionError):
+            await rebuild(stats, Store())
+    assert found
+    assert await site.fetch(beside) == []
+    assert (await rebuild(stats, Store())).differing == 0
+
+
 async def test_promise_8_nobody_sees_half_of_a_switch(site: RunningSite, monkeypatch: pytest.MonkeyPatch) -> None:
     lives = register(11, 30)
     await publish(site, lives)

@@ -1,4 +1,5 @@
-"""Figures while the clock steps over midnight, the end of a month, of a year, and Tết: they move by the clock alone."""
+"""Figures while the clock steps over midnight, the end of a month, of a year, and Tết: they move by the clock alone, each of
+them, as another reckoning says."""
 
 import random
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +13,8 @@ from services.stats.indicator import Period, last_instant, local_midnight
 from services.stats.store import Question
 from shared.clock import Limit, Unit, first_due
 from shared.contracts.codes import LOCAL_ZONE, local_day
-from tests.property.indicator_register import Life
+from tests.property import indicator_oracle as oracle
+from tests.property.indicator_register import Life, Told
 from tests.property.test_indicators import EMPTY, Projection, projection
 
 __all__ = ["projection"]
@@ -110,3 +112,48 @@ async def test_a_rolling_window_lets_go_by_the_clock(projection: Projection, tol
             found = await projection.figures(connection, question)
         assert found["received"]["total"] - found["received"]["carried_over"] == fresh
         assert found["received"]["total"] == 1
+
+
+def lived(number: int, projection: Projection, until: datetime) -> list[Told]:
+    """What happened to a dossier of December 2026 up to an instant; its due dates are the calendar's."""
+    chance = random.Random(number)
+    life = Life(f"{COMMUNE}-261201-{number + 1:04}", COMMUNE, chance)
+    life.now = life.recorded = local(2026, 12, 1 + number % 28, 8 + number % 8)
+
+    def by_the_law() -> datetime:
+        limit = Limit(value=Decimal(chance.randint(1, 40)), unit=Unit.WORKING_DAYS)
+        return first_due(limit, life.now, projection.directory.calendar_for(COMMUNE, life.now))
+
+    life.some_due = by_the_law  # type: ignore[method-assign]
+    life.live(chance.randint(1, 6))
+    return [told for told in life.events if told.time <= until]
+
+
+async def test_every_figure_moves_as_the_law_says_without_any_event(projection: Projection) -> None:
+    """From New Year's Eve on nothing happens any more; over Tết of 2027 and two ends of months the clock alone moves them."""
+    still = local(2026, 12, 31, 16)
+    lives = [(COMMUNE, lived(number, projection, still)) for number in range(24)]
+    async with projection.pool.acquire() as connection:
+        await connection.execute(EMPTY)
+    for _, events in lives:
+        assert await projection.apply(events) == 0
+    midnights = [
+        local(2027, 1, 1),
+        local(2027, 2, 1),
+        *(local(2027, 2, day) for day in range(5, 13)),
+        local(2027, 3, 1),
+    ]
+    dues = {told.data["due_at"] for _, events in lives for told in events if told.data["due_at"]}
+    edges = sorted({*midnights, *(due for due in dues if still < due < midnights[-1])})
+    seen: list[dict[str, Any]] = []
+    for now in sorted({instant for edge in edges for instant in (edge - INSTANT, edge, edge + INSTANT)}):
+        for _, first, last in spans(local_day(now)):
+            found = await figures(projection, first, last, now)
+            assert found == oracle.indicators(lives, frozenset([COMMUNE]), first, last, now, FAR), (now, first, last)
+            assert oracle.identities_hold(found)
+        seen.append(found)
+    # The figures of the longest span: what is late grows at due instants alone, and is never less.
+    overdue = [each["pending"]["overdue"] for each in seen]
+    assert overdue == sorted(overdue)
+    assert len(set(overdue)) > 3
+    assert len({str(each) for each in seen}) > len(set(overdue))

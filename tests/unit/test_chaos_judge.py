@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import httpx
+import orjson
 import pytest
 
 from tests.chaos.figures import own_figures
@@ -46,6 +49,57 @@ def judged(acts: list[Act], history: list[dict[str, Any]]) -> list[str]:
     judge.histories[CODE] = history
     judge._acts()
     return [finding.what for finding in judge.verdict.findings]
+
+
+async def rebuilt(report: dict[str, Any], status: int = 200) -> list[str]:
+    """What the judge says of a rebuild's report."""
+    dossiers = [Dossier("H55.242", "1.004873", "counter", "0912000001", None, CODE)]
+    stack = cast(Stack, SimpleNamespace(url=lambda name: f"http://{name}"))
+    judge = Judge(stack, Ledger(dossiers), Path(), Path(), Path(), "", set(), datetime(2026, 1, 5, tzinfo=UTC))
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.path, orjson.loads(request.content)))
+        return httpx.Response(
+            status, json={"dossiers": 1, "differing": 0, "differences": [], "waiting": 0, "incomplete": 0} | report
+        )
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as judge.http:
+        judge.operator = {}
+        await judge._rebuild()
+    assert asked == [("/v1/rebuild", {"dry_run": True})]
+    return [finding.what for finding in judge.verdict.findings]
+
+
+async def test_figures_that_are_as_recomputed_are_right() -> None:
+    assert await rebuilt({}) == []
+
+
+@pytest.mark.parametrize(
+    ("report", "what"),
+    [
+        (
+            {
+                "differing": 1,
+                "differences": [{"key": CODE, "table": "fact", "is": "different", "columns": ["outcome"]}],
+            },
+            "in fact: different outcome",
+        ),
+        (
+            {"differing": 1, "differences": [{"key": CODE, "table": "inbox", "is": "missing", "columns": []}]},
+            "in inbox: missing",
+        ),
+        ({"waiting": 1}, "1 keys not counted at all"),
+        ({"incomplete": 1}, "1 incomplete"),
+        ({"dossiers": 0}, "fewer than were accepted"),
+    ],
+)
+async def test_figures_that_differ_from_those_recomputed_are_found(report: dict[str, Any], what: str) -> None:
+    assert any(what in found for found in await rebuilt(report))
+
+
+async def test_a_rebuild_that_is_not_answered_is_found() -> None:
+    assert any("503" in found for found in await rebuilt({}, 503))
 
 
 def test_a_history_that_is_as_answered_is_right() -> None:
