@@ -42,7 +42,7 @@ def agencies() -> list[str]:
     return [f"H55.{201 + number}" for number in range(AGENCIES)]
 
 
-async def seed(connection: Any, dossiers: int, now: datetime, timeout: float = 60.0) -> None:
+async def seed(connection: Any, dossiers: int, now: datetime, timeout: float | None = None) -> None:
     """Fills stats.fact with ten years of dossiers up to `now`; `timeout` in seconds, of each of two statements."""
     lives = _LIVES.format(agencies=AGENCIES, years=YEARS)
     # PostgreSQL cannot tell the types of parameters inside these: they are put in as literals of our own.

@@ -569,7 +569,7 @@ async def of_many(
     are the columns by which an agency's are found. How far the page goes shows in the first few of each agency, so that
     little more is read than is shown.
     """
-    each = limit if agencies <= 1 else min(limit, max(4, 2 * limit // agencies))
+    each = limit if agencies <= 1 else min(limit, max(2, 2 * limit // agencies))
     while each < limit:
         rows = await ask(each, None, None)
         page = rows[:limit]
