@@ -139,7 +139,7 @@ async def seed(
                 await _copy(connection, schema, table, stride, done + 1, last)
             await connection.execute("INSERT INTO bench_base.done VALUES ($1)", last)
         done = last
-    if done >= copies > 0:
+    if done >= copies:
         await _make_indexes(connection, say)
         for schema, table in tables:
             await connection.execute(f"VACUUM (ANALYZE) {schema}.{table}", timeout=3600)
@@ -161,6 +161,9 @@ async def _put_indexes_off(connection: Any, tables: Sequence[tuple[str, str]]) -
 
 
 async def _make_indexes(connection: Any, say: Callable[[str], None]) -> None:
+    """Those that were put off, if any."""
+    if await connection.fetchval("SELECT to_regclass('bench_base.index') IS NULL"):
+        return
     for row in await connection.fetch("SELECT definition FROM bench_base.index"):
         say(row["definition"])
         await connection.execute(row["definition"], timeout=3600)
