@@ -113,7 +113,11 @@ class Watched:
             await until(
                 lambda: alert in self.watchers.webhook.firing, 300.0, lambda: f"told: {self.watchers.webhook.ever}"
             )
-            self.detected[alert] = {"cause": cause, "seconds": round(loop.time() - began, 1)}
+            self.detected[alert] = {
+                "cause": cause,
+                "seconds": round(loop.time() - began, 1),
+                "factor": FACTOR,
+            }
         finally:
             await heal()
         if not last:
@@ -335,10 +339,8 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         await until(watchers.scraped, 60.0)
         yield site
         FOUND.parent.mkdir(exist_ok=True)
-        before: dict[str, Any] = json.loads(FOUND.read_text()) if FOUND.exists() else {"factor": FACTOR, "alerts": {}}
-        known = before["alerts"] if before["factor"] == FACTOR else {}
-        found = {"factor": FACTOR, "alerts": known | site.detected}
-        FOUND.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        before: dict[str, Any] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
+        FOUND.write_text(json.dumps(before | site.detected, indent=1, ensure_ascii=False) + "\n")
 
 
 async def test_a_service_that_is_gone(watched: Watched) -> None:
