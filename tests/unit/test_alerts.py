@@ -11,6 +11,7 @@ import yaml
 
 from deploy.cli.main import app
 from shared.observe.metrics import METRICS
+from tests.detection import BEGIN, END, table, waits
 
 ROOT = Path(__file__).parents[2]
 RULES: list[dict[str, Any]] = yaml.safe_load((ROOT / "deploy/prometheus/rules.yaml").read_text())["groups"][0]["rules"]
@@ -56,6 +57,21 @@ def test_a_page_names_commands_that_exist_with_options_that_they_take(page: Path
             assert command is not None, line
             options = {name for parameter in command.params for name in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
+
+
+def test_every_alert_has_its_line_in_the_table_of_detection() -> None:
+    page = (RUNBOOKS / "README.md").read_text()
+    lines = page.split(BEGIN)[1].split(END)[0].splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [rule["alert"] for rule in RULES]
+
+
+def test_what_a_rule_waits_is_an_age_and_how_long_it_must_be_so() -> None:
+    found = {rule["alert"]: waits(rule) for rule in RULES}
+    assert (found["NotPublished"], found["ServiceDown"]) == (120 + 120, 60)
+    assert found["EventsMissing"] == 300  # the age in it is another alert's
+    rules = (ROOT / "deploy/prometheus/rules.yaml").read_text()
+    seen = {"NotPublished": {"cause": "a cut cable", "seconds": 16.4, "factor": 20.0}}
+    assert "| NotPublished | a cut cable | 16 s | 20 | 12 s | 4 min |" in table(seen, rules)
 
 
 def test_only_alerts_that_exist_silence_or_are_silenced() -> None:
