@@ -92,7 +92,7 @@ class Restoring:
                     await self._tell_intake(whole=True)
                     self._was = False
             except TRANSIENT_ERRORS as error:
-                log.warning("restoring-interrupted", error=str(error) or type(error).__name__)
+                log.warning("restoring-interrupted", error=type(error).__name__)
             await asyncio.sleep(0.0 if moved else 0.2)
 
     async def _turn(self) -> bool:
