@@ -228,7 +228,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fetch_often()
             if not await self._in_parts(records):
                 return
-            self.batches += 1
             self.batch_seconds += time.monotonic() - started
             self._measure(records, time.monotonic() - started)
         if self._bus.groups:
@@ -275,6 +274,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             part = records[done : done + PART] if somebody_is_near() else records[done:]
             if not await self._until_done(part):
                 return False
+            self.batches += 1
             done += len(part)
         return True
 
