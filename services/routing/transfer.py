@@ -425,6 +425,9 @@ class Walk:
         """The transfer whose leg goes on with this one; None for a first attempt."""
         if said.attempt == 1:
             return None
+        if said.replaces is not None:
+            return self.transfers[said.replaces]
+        # Said by an earlier version: a leg that waits alike is as good.
         before = [each for each in self.transfers.values() if each.attempt == said.attempt - 1]
         for each in before:
             if each.replaced_by == said.transfer:
@@ -627,6 +630,7 @@ class Walk:
             limit=leg.limit,
             redirected_from=transfer.redirected_from,
             parallel=sum(1 for each in self.route if each.step == leg.step),
+            replaces=transfer.replaces,
         )
 
     def _leg_due(self, limit: LimitData | None, agency: str, directory: Directory, now: datetime) -> datetime | None:

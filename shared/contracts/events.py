@@ -478,7 +478,8 @@ class TransferEvent(EventData):
 
 
 class TransferRequested(TransferEvent):
-    """`redirected_from`: the closed agency whose successor is asked. `parallel`: transfers with this step."""
+    """`redirected_from`: the closed agency whose successor is asked. `parallel`: transfers with this step. `replaces`: the
+    transfer whose leg goes on with this one, from the second attempt on."""
 
     short = "transfer.requested"
 
@@ -486,6 +487,7 @@ class TransferRequested(TransferEvent):
     limit: Agency[LimitData | None] = None
     redirected_from: Agency[AgencyCode | None] = None
     parallel: Agency[Number] = 1
+    replaces: Agency[UUID | None] = None
 
 
 class TransferSent(TransferEvent):

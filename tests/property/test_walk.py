@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.routing.transfer import ENDED, OPEN, NotAllowed, Refusal, Walk, allowed, next_steps
@@ -102,6 +102,8 @@ def same_again(walk: Walk, steps: tuple[RouteStep, ...]) -> None:
     }
 
 
+# Two legs wait alike for one agency, and the second is asked for again.
+@example([(1, "H55.1")] * 2, [("refuse", 0, "H55.1"), ("refuse", 1, "H55.1"), ("request-again", 1, "H55.1")])
 @given(routes, acts)
 def test_any_sequence_of_operations(
     route: list[tuple[int, str | ToLevel | ToSector]], todo: list[tuple[str, int, str]]
