@@ -150,8 +150,8 @@ class Observability:
         return len(await self.query('up{job="lienthong"} == 1')) == len(self._targets)
 
     async def alerts(self) -> set[str]:
-        """What fires in Prometheus now, silenced by its cause or not."""
-        return {sample["metric"]["alertname"] for sample in await self.query('ALERTS{alertstate="firing"}')}
+        """What fires in Prometheus now or is about to, silenced by its cause or not."""
+        return {sample["metric"]["alertname"] for sample in await self.query("ALERTS")}
 
     async def _ready(self) -> bool:
         with suppress(httpx.HTTPError):

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from shared.clock import local
 from shared.contracts.codes import AgencyCode, DossierCodeText, Instant, Name, Phone, Text
-from shared.contracts.events import ApplicantKind, Channel, Result, ReturnBy, Satisfaction, Source
+from shared.contracts.events import ApplicantKind, Channel, Preference, Result, ReturnBy, Satisfaction, Source
 
 ProcedureCode = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.\-]{1,60}$")]
 CitizenId = Annotated[str, StringConstraints(pattern=r"^(\d{9}|\d{12})$")]
@@ -44,6 +44,7 @@ class Applicant(BaseModel):
     address: Text | None = None
     citizen_id: CitizenId | None = None
     language: Literal["vi", "en"] | None = None
+    notify: Preference | None = Field(None, description="How they want to be told; what is not said stays as it was.")
 
 
 class Component(BaseModel):

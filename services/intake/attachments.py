@@ -25,7 +25,7 @@ from services.intake.store import Store
 from shared.contracts import events as ev
 from shared.service import Service
 
-State = Literal["waiting", "whole", "differs", "missing", "not-allowed", "too-large", "no-digest"]
+State = Literal["waiting", "whole", "differs", "missing", "not-allowed", "too-large", "too-slow", "no-digest"]
 _DIGEST = re.compile(r"(?:sha-?256[:=-])?([0-9a-fA-F]{64})")
 _PORTS = {"http": 80, "https": 443}
 _S3 = "s3://"
@@ -145,6 +145,7 @@ class Attachments:
         self._service, self._store = service, store
         self._roots = Roots.of(settings.attachment_roots, settings.attachment_s3_endpoint)
         self._limit, self._seconds = settings.attachment_mb << 20, settings.attachment_seconds
+        self._longest = settings.attachment_longest
         self._credentials = settings.s3_credentials
 
     async def run(self) -> None:
@@ -202,7 +203,18 @@ class Attachments:
         return bool(rows)
 
     async def look(self, ref: str, digest: str | None) -> Found:
-        """What lies under a reference now. Raises Away."""
+        """What lies under a reference now; an answer that does not end in time is a refusal, so that what waits behind it is
+        looked at. Raises Away."""
+        limit = asyncio.timeout(self._longest)
+        try:
+            async with limit:
+                return await self._look(ref, digest)
+        except TimeoutError as error:
+            if limit.expired():
+                return Found("too-slow")
+            raise Away(type(error).__name__) from None
+
+    async def _look(self, ref: str, digest: str | None) -> Found:
         try:
             place = await asyncio.to_thread(self._roots.place, ref)
         except (NotAllowed, ValueError, OSError):

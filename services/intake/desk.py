@@ -51,6 +51,11 @@ KINDS: Final = (
     ("business", ("Tổ chức, doanh nghiệp", "Organisation or business")),
     ("household", ("Hộ kinh doanh", "Household business")),
 )
+WISHES: Final = (
+    ("sms", ("Tin nhắn", "Text message")),
+    ("postal", ("Thư qua bưu chính", "Letter")),
+    ("required", ("Chỉ việc bắt buộc phải báo", "Only what they must be told")),
+)
 LEVELS: Final = (
     ("very_satisfied", ("Rất hài lòng", "Very satisfied")),
     ("satisfied", ("Hài lòng", "Satisfied")),
@@ -276,7 +281,7 @@ def new_of(procedure: ProcedureEntry, form: Mapping[str, list[str]]) -> acts.New
             **({"deciding_agency": one["deciding_agency"]} if "deciding_agency" in one else {}),
             "applicant": {
                 name: one[name]
-                for name in ("kind", "name", "phone", "address", "citizen_id", "language")
+                for name in ("kind", "name", "phone", "address", "citizen_id", "language", "notify")
                 if name in one
             },
             "components": [{"name": name, "digitised": name in digitised} for name in names],

@@ -241,6 +241,7 @@ def desk_routes(
             faults=faults,
             kinds=desk.KINDS,
             channels=desk.CHANNELS,
+            wishes=desk.WISHES,
             key=given.get("key", [uuid4().hex])[0],
         )
         answer.status_code = 422 if faults else 200
@@ -344,6 +345,7 @@ def desk_routes(
             state=STATES[visit.lang][dossier.state],
             standing=standing_of(dossier.overdue_from, dossier.due_at, dossier.paused, visit, now),
             applicant=applicant,
+            wishes=dict(desk.WISHES),
             pin=service.keys.track_pin(code) if applicant is not None else "",
             history=[_told(past, history, visit) for past in history],
             sentences=told,

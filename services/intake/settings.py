@@ -29,6 +29,9 @@ class IntakeSettings(Settings):
     attachment_s3_access_key: str = Field("", description="Who asks it; empty: it is asked without a signature.")
     attachment_s3_secret_key: SecretStr = Field(SecretStr(""), description="The secret of the access key.")
     attachment_mb: int = Field(100, ge=1, description="Larger files are not read.")
+    attachment_longest: float = Field(
+        60.0, gt=0, description="Seconds; a file that has not come by then is not waited for."
+    )
     attachment_seconds: float = Field(5.0, gt=0, description="How often it is looked for new references.")
     portal_seconds: float = Field(2.0, gt=0, description="How often it is looked what the portals are to be told.")
     portal_longest_pause: float = Field(300.0, gt=0, description="Between attempts at a portal that is down.")

@@ -1,4 +1,4 @@
-"""`/track/{code}`: the citizen's page, its throttle, and the rating.
+"""`/track/{code}`: the citizen's page, its throttle, the rating, and how they want to be told.
 
 Whether a dossier exists is private: a wrong code and a wrong pin take the same way to the same answer, and wrong pins are
 counted under the code as it was asked for, whether it exists or not. Six digits bear guessing only because of that count.
@@ -9,6 +9,7 @@ from hmac import compare_digest
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
+import orjson
 from fastapi import APIRouter, Path, Query, Request
 from jinja2 import Environment, PackageLoader
 from pydantic import Field, ValidationError
@@ -24,7 +25,7 @@ from services.intake.tracking import ACTS, STATES, Language, rating, standing, v
 from services.intake.writer import Command, Writer
 from shared.clock import ClockError
 from shared.contracts.codes import Text
-from shared.contracts.events import DossierRated, Satisfaction
+from shared.contracts.events import DossierRated, Preference, Satisfaction
 from shared.security.keys import pin_digest
 from shared.security.tokens import Principal, Role
 from shared.service import Service
@@ -32,7 +33,7 @@ from shared.store.pool import Connection
 from shared.web.app import Body, refused, router
 from shared.web.openapi import problem_response
 from shared.web.problem import Problem, Wrong
-from shared.web.writes import replayed, request_key
+from shared.web.writes import Answer, Writes, replayed, request_key
 
 FORM: Final = "application/x-www-form-urlencoded"
 PLAIN: Final = {"/track/[^/]*": ("application/json", FORM)}
@@ -73,6 +74,12 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "comment": "Góp ý thêm (không bắt buộc)",
         "send": "Gửi đánh giá",
         "thanks": "Cảm ơn ông/bà đã đánh giá.",
+        "wish": "Ông/bà muốn được báo tin bằng cách nào?",
+        "wish-hint": "Áp dụng cho mọi hồ sơ của ông/bà từ nay về sau.",
+        "keep": "Ghi nhận",
+        "kept": "Đã ghi nhận cách báo tin",
+        "not-home": "Hồ sơ này do một hệ thống khác giữ; vui lòng liên hệ bộ phận một cửa.",
+        "erased": "Thông tin cá nhân của hồ sơ này đã được xóa.",
         "not-found": "Không tìm thấy hồ sơ với mã hồ sơ và mã tra cứu này.",
         "too-many-wrong-pins": "Mã tra cứu đã bị nhập sai nhiều lần. Vui lòng thử lại sau {minutes} phút.",
         "move-not-allowed": "Hồ sơ chưa kết thúc nên chưa thể đánh giá.",
@@ -95,6 +102,12 @@ _TEXTS: Final[dict[Language, dict[str, str]]] = {
         "comment": "Anything else (you may leave it out)",
         "send": "Send",
         "thanks": "Thank you for your rating.",
+        "wish": "How do you want to be told?",
+        "wish-hint": "It holds for all of your dossiers from now on.",
+        "keep": "Save",
+        "kept": "Saved: you will be told",
+        "not-home": "This dossier is kept elsewhere; please ask the one-stop office.",
+        "erased": "The personal data of this dossier have been erased.",
         "not-found": "There is no dossier with this code and pin.",
         "too-many-wrong-pins": "Too many wrong pins. Please try again in {minutes} minutes.",
         "move-not-allowed": "This dossier has not ended yet: it cannot be rated.",
@@ -118,6 +131,20 @@ _LEVELS: Final[dict[Language, tuple[tuple[Satisfaction, str], ...]]] = {
 }
 
 
+WISHES: Final[dict[Language, tuple[tuple[Preference, str], ...]]] = {
+    "vi": (
+        ("sms", "Bằng tin nhắn"),
+        ("postal", "Bằng thư qua bưu chính (nếu cơ quan có gửi thư và hồ sơ có địa chỉ)"),
+        ("required", "Chỉ báo những việc bắt buộc phải báo"),
+    ),
+    "en": (
+        ("sms", "By text message"),
+        ("postal", "By letter (where the agency sends letters and the dossier has an address)"),
+        ("required", "Only of what I must be told"),
+    ),
+}
+
+
 Rated = tuple[DossierRated, datetime] | None
 
 
@@ -132,6 +159,13 @@ class CitizenRating(Body):
     comment: Text | None = None
 
 
+class CitizenWish(Body):
+    """How the applicant wants to be told, with the pin that allows it."""
+
+    pin: str
+    notify: Preference
+
+
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/html": {}, "application/json": {}}},
     **{
@@ -139,7 +173,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
         for status in (400, 404, 409, 412, 422, 429, 503)
     },
 }
-_RATING_SCHEMA: Final = CitizenRating.model_json_schema()
+_SAID_SCHEMA: Final = {"oneOf": [CitizenRating.model_json_schema(), CitizenWish.model_json_schema()]}
 
 Code = Annotated[str, Path(description="The dossier's code.")]
 Lang = Annotated[Literal["vi", "en"], Query(description="The page's language.")]
@@ -147,6 +181,7 @@ Lang = Annotated[Literal["vi", "en"], Query(description="The page's language.")]
 
 def tracking_routes(service: Service, store: Store, writer: Writer, settings: IntakeSettings) -> APIRouter:
     routes = router()
+    writes = Writes(service)
 
     async def opened(connection: Connection, code: str, pin: str | None) -> Dossier:
         """The dossier, to whom has its pin. Raises Problem: 404 for a wrong code or pin alike, 429 after too many."""
@@ -169,20 +204,43 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
                 raise _throttled(window.total_seconds())
         raise Problem(404, "not-found", "There is no dossier with this code and pin.")
 
+    async def wished(connection: Connection, dossier: Dossier, wish: Preference) -> Answer:
+        """It lies sealed with the rest of the contact, and goes with it to who tells."""
+        if dossier.home is not None or dossier.contact_ref is None:
+            raise Problem(409, "not-home", "This dossier's applicant is known at its home site.")
+        _, people = await store.persons(connection, [], [dossier.contact_ref])
+        person = people.get(dossier.contact_ref)
+        if person is None:
+            raise Problem(409, "erased", "This dossier's applicant has been erased.")
+        person.take({"notify": wish})
+        now = await service.log.now(connection)
+        await service.log.append(connection, await store.write_people(connection, [(person, now, "live")], now))
+        return Answer(200, {"code": dossier.code, "notify": wish})
+
     async def described(dossier: Dossier, lang: Language) -> tuple[dict[str, Any], Rated]:
         history = await past_of(service, store, dossier)
         return view(dossier, history, service.directory.current, lang), rating(standing(history))
 
     def opened_page(
-        dossier: Dossier, seen: dict[str, Any], rated: Rated, pin: str | None, lang: Language, *, thanks: bool = False
+        dossier: Dossier,
+        seen: dict[str, Any],
+        rated: Rated,
+        pin: str | None,
+        lang: Language,
+        *,
+        thanks: bool = False,
+        wish: Preference | None = None,
     ) -> Response:
-        """The page of a dossier to whom has its pin; a rating that was given is shown, and may be given again."""
+        """The page of a dossier to whom has its pin; a rating that was given is shown, and may be given again. `wish`: the
+        one that was just kept."""
         return page(
             dossier.code,
             lang,
             view=seen,
             pin=pin,
             rateable=dossier.state in ENDED and dossier.home is None,
+            wishes=WISHES[lang] if dossier.home is None and dossier.state not in ENDED else (),
+            wish=None if wish is None else dict(WISHES[lang])[wish],
             rated=None if rated is None else (dict(_LEVELS[lang])[rated[0].level], at_home(rated[1])),
             thanks=thanks,
             why=why(dossier, lang),
@@ -241,18 +299,30 @@ def tracking_routes(service: Service, store: Store, writer: Writer, settings: In
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": _RATING_SCHEMA}, FORM: {"schema": _RATING_SCHEMA}},
+                "content": {"application/json": {"schema": _SAID_SCHEMA}, FORM: {"schema": _SAID_SCHEMA}},
             }
         },
     )
-    async def rate(request: Request, code: Code, lang: Lang = "vi") -> Response:
-        """The applicant's rating, once the dossier has ended: a form from the page, or JSON."""
+    async def say(request: Request, code: Code, lang: Lang = "vi") -> Response:
+        """What the applicant says, by a form from the page or as JSON: the rating, once the dossier has ended; or, with
+        `notify`, how they want to be told from now on, in all of their dossiers."""
         as_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
         as_json = wants_json(request) or not as_form
         try:
             given = _checked(_form(await request.body()) if as_form else await _json(request))
             async with service.pool.acquire() as connection:
-                await opened(connection, code, given.pin)
+                dossier = await opened(connection, code, given.pin)
+            if isinstance(given, CitizenWish):
+                answer = await writes.once(
+                    None if as_form else await request_key(request, CITIZEN),
+                    lambda connection: wished(connection, dossier, given.notify),
+                )
+                if as_json:
+                    return answer
+                if answer.status_code != 200:
+                    return problem_page(code, lang, Problem(answer.status_code, orjson.loads(answer.body)["code"], ""))
+                seen, rated = await described(dossier, lang)
+                return opened_page(dossier, seen, rated, given.pin, lang, wish=given.notify)
             command = Command(
                 "rating",
                 acts.Rating(**given.model_dump(exclude={"pin"})),
@@ -310,8 +380,9 @@ def _form(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _checked(given: Any) -> CitizenRating:
+def _checked(given: Any) -> CitizenRating | CitizenWish:
+    model = CitizenWish if isinstance(given, dict) and "notify" in given else CitizenRating
     try:
-        return CitizenRating.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
         raise refused([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None

@@ -39,6 +39,7 @@ from shared.contracts.events import (
     NoticePlanned,
     NoticeSent,
     NoticeSuperseded,
+    Preference,
 )
 from shared.directory.bundle import Language, NoticeRule, QuietHours
 
@@ -47,10 +48,10 @@ Channel = Literal["sms", "postal"]
 Matter = Literal["supplement", "payment", "due"]
 """What an unsent notice may be overtaken by: the supplement, the payment, a newer due date."""
 
-Reason = Literal["no-contact", "erased", "unreachable", "opted-out", "no-template", "no-rule"]
+Reason = Literal["no-contact", "erased", "unreachable", "opted-out", "not-wanted", "no-template", "no-rule"]
 """Why nobody is told: the contact did not come, the person was erased, has neither mobile number nor address (or none
-that the rule allows), wants no SMS and no letter is possible, the rule's template does not exist, or the rule was taken
-away while the act waited."""
+that the rule allows), wants no SMS and no letter is possible, wants to be told only what they must be, the rule's template
+does not exist, or the rule was taken away while the act waited."""
 
 UNSENT: Final = frozenset[State]({"planned", "held"})
 FOLLOWED_BY_POST: Final = frozenset({"supplement-requested", "resolved"})
@@ -219,13 +220,14 @@ def _local(instant: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The applicant as far as a notice needs one; an erased person has nothing."""
+    """The applicant as far as a notice needs one; an erased person has nothing. `wants`: how they asked to be told."""
 
     name: str | None = None
     phone: str | None = None
     address: str | None = None
     language: Language = "vi"
     erased: bool = False
+    wants: Preference | None = None
 
     @property
     def mobile(self) -> str | None:
@@ -241,10 +243,12 @@ class Wait(Enum):
 def way_to_tell(
     rule: NoticeRule, contact_ref: str | None, person: Person | None, *, waited: bool, opted_out: bool = False
 ) -> Channel | Reason | Wait:
-    """The first way of the rule that reaches the person; a reason when there is none; else wait.
+    """The first way of the rule that reaches the person, the way that they want before the others; a reason when there is
+    none; else wait.
 
     The same whatever order act and contact come in, and however often they are repeated. `opted_out`: no SMS to this
-    number.
+    number. Who wants no more than must be is told by required rules alone; a way that the rule does not have is not taken
+    for anybody's wish.
     """
     if contact_ref is None or (person is None and waited):
         return "no-contact"
@@ -252,7 +256,9 @@ def way_to_tell(
         return Wait.FOR_CONTACT
     if person.erased:
         return "erased"
-    for channel in rule.by:
+    if person.wants == "required" and not rule.is_required:
+        return "not-wanted"
+    for channel in sorted(rule.by, key=lambda channel: channel != person.wants):
         if channel == "sms" and person.mobile is not None and not opted_out:
             return "sms"
         if channel == "postal" and person.address:

@@ -77,6 +77,7 @@ class Store:
             content.get("phone"),
             content.get("address"),
             "en" if content.get("language") == "en" else "vi",
+            wants=content.get("notify"),
         )
 
     def seal(self, contact: Contact, content: dict[str, Any]) -> Sealed:

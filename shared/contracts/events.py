@@ -46,6 +46,8 @@ FreeText = Annotated[str, Field(max_length=2000)]
 Channel = Literal["counter", "online", "postal"]
 ReturnBy = Literal["counter", "postal", "online"]
 ApplicantKind = Literal["citizen", "business", "household"]
+Preference = Literal["sms", "postal", "required"]
+"""How an applicant wants to be told; it lies sealed in their contact. `required`: of no more than they must be told."""
 Role = Literal["desk", "officer", "leader", "operator", "portal", "admin", "citizen", "system", "import"]
 """Who acted, by role only."""
 Source = Literal["scan", "store", "population"]

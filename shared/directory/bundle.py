@@ -37,6 +37,12 @@ PostalState = Literal["ordered", "collected", "in-transit", "delivered", "return
 ACTS: Final = frozenset(short.removeprefix("dossier.") for short in EVENTS if short.startswith("dossier."))
 """What a notice can tell of: the dossier events by their last word."""
 
+MUST_BE_TOLD: Final = frozenset(
+    {"refused", "supplement-requested", "payment-requested", "extended", "rescheduled", "stopped"}
+)
+"""What an applicant is told whatever they wish, unless a rule says otherwise: the acts for which the law has a paper to them
+(Decree 61/2018: supplement request, refusal, apology; and the stop notice), a payment that is asked for, another due date."""
+
 PLACEHOLDERS: Final = frozenset(
     {"code", "due", "previous_due", "received", "agency", "procedure", "reason", "amount", "result", "pin"}
 )
@@ -260,7 +266,8 @@ class NoticeRule(Entry):
     """Who is told of an act, by what and in which template: the first channel of `by` that can reach them.
 
     `post_if_undelivered`: a letter follows an SMS that did not arrive in time (it costs). `urgent`: it does not wait for
-    the morning, for the budget, or behind what is not urgent. A rule may be for an agency and those below it, for one
+    the morning, for the budget, or behind what is not urgent. `required`: told also to an applicant who wants to hear no more
+    than they must; when it is not given, by the act. A rule may be for an agency and those below it, for one
     procedure, for one way of returning the result, for one channel by which dossiers come, and for acts from `valid_from`
     to `valid_to`, local days, both inside; of several that fit an act the narrowest counts. `enabled: false`: nobody is told.
     """
@@ -271,6 +278,7 @@ class NoticeRule(Entry):
     template: Identifier
     post_if_undelivered: bool = False
     urgent: bool = False
+    required: bool | None = None
     enabled: bool = True
     agency: AgencyCode | None = None
     procedure: Identifier | None = None
@@ -278,6 +286,10 @@ class NoticeRule(Entry):
     channel: Literal["counter", "online", "postal"] | None = None
     valid_from: date | None = None
     valid_to: date | None = None
+
+    @property
+    def is_required(self) -> bool:
+        return self.act in MUST_BE_TOLD if self.required is None else self.required
 
 
 class TemplateEntry(Entry):

@@ -251,15 +251,16 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: complete_mark
 -- A source says that all it recorded before $4 lies below these offsets. A mark that is not yet reached stays, so that a
--- reader who is always a little behind still moves; an emptied bus begins again with lower offsets. Not waited for: a mark
--- that a crash of the database takes back comes again.
+-- reader who is always a little behind still moves; a later one for the same offset says more (after a pause many are read at
+-- once); an emptied bus begins again with lower offsets. Not waited for: a mark that a crash of the database takes back
+-- comes again.
 INSERT INTO {schema}.complete (source, topic, partition, next_offset, next_upto)
 SELECT $1, topic, partition, next_offset, $4::timestamptz
 FROM unnest($2::text[], $3::int[], $5::bigint[]) AS m(topic, partition, next_offset),
      (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
 ON CONFLICT (source, topic, partition) DO UPDATE
 SET next_offset = excluded.next_offset, next_upto = excluded.next_upto
-WHERE complete.next_offset IS NULL OR complete.next_offset > excluded.next_offset
+WHERE complete.next_offset IS NULL OR complete.next_offset >= excluded.next_offset
 
 -- name: complete_reached
 -- What this process has read and applied, by partition; not waited for: a mark that is lost comes again.

@@ -1,5 +1,6 @@
 """Attachments by reference: the digest is checked, the size read in storage, and no other file or address is reached."""
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deploy.serving import HttpServer, listen
@@ -73,9 +74,17 @@ class Storage:
             return Response(b"x" * ((1 << 20) + 1))
         if request.url.path == "/bucket/away":
             return RedirectResponse("/secret/a.pdf")
+        if request.url.path == "/bucket/endless.pdf":
+            return StreamingResponse(self._drip())
         if request.url.path == "/bucket/none.pdf":
             return Response(status_code=404)
         return Response(CONTENT, self.status)
+
+    async def _drip(self) -> AsyncIterator[bytes]:
+        """Something comes all the time, so that no single wait is long."""
+        while True:
+            yield b"."
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -200,6 +209,29 @@ def test_a_request_is_signed_as_the_storages_maker_signs_his_example() -> None:
     headers = s3.signed("GET", "https://examplebucket.s3.amazonaws.com/test.txt", who, at, {"Range": "bytes=0-9"})
     assert headers["authorization"].endswith("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41")
     assert "wJalr" not in repr(who)
+
+
+async def test_an_answer_that_does_not_end_is_refused_and_the_next_is_looked_at(
+    backing: Backing, storage: Storage
+) -> None:
+    told: dict[str, Any] = {
+        "tick_seconds": 3600,
+        "attachment_roots": [f"{storage.url}/bucket"],
+        "attachment_seconds": 0.05,
+        "attachment_longest": 0.5,
+    }
+    async with running_site(backing, *real_services("intake"), **told) as site:
+        desk = client(site, Role.DESK, HOME)
+        parts = [
+            {"name": name, "ref": f"{storage.url}/bucket/{name}.pdf", "digest": DIGEST} for name in ("endless", "next")
+        ]
+        await received(desk, components=parts)
+        states = "SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM intake.attachment"
+
+        async def both() -> bool:
+            return bool(await site.value(states) == "endless too-slow, next whole")
+
+        await site.until(both)
 
 
 async def test_storage_that_is_away_is_asked_again(site: RunningSite, storage: Storage) -> None:

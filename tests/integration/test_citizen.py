@@ -11,7 +11,7 @@ from shared.contracts.envelope import parse
 from shared.contracts.events import EventData
 from shared.security.tokens import Role
 from tests.harness import RunningSite
-from tests.integration.intake_site import HOME, LAND, OTHER, client, done, person, received, refused, site
+from tests.integration.intake_site import HOME, LAND, OTHER, client, done, dossier, person, received, refused, site
 
 __all__ = ["site"]  # the fixture
 
@@ -185,6 +185,58 @@ async def test_a_rating_that_cannot_be_is_refused(desk: httpx.AsyncClient, citiz
     refused(await citizen.post(path, json=[]), 422, "invalid", "")
     refused(await citizen.post(path, content=b"{", headers={"content-type": "application/json"}), 400, "bad-json")
     refused(await citizen.post(path, content=b"<x/>", headers={"content-type": "text/xml"}), 415, "media-type")
+
+
+# ------------------------------------------------------------------------------------------- how they want to be told
+
+
+async def test_the_applicant_says_how_they_want_to_be_told(
+    site: RunningSite, desk: httpx.AsyncClient, citizen: httpx.AsyncClient
+) -> None:
+    applicant = person(**PERSON | {"citizen_id": "024095001777"})
+    refused(
+        await desk.post("/v1/dossiers", json=dossier(applicant=applicant | {"notify": "fax"})),
+        422,
+        "invalid",
+        "/applicant/notify",
+    )
+    taken = await received(desk, applicant=applicant | {"notify": "postal"})
+    path, pin = f"/track/{taken['code']}", taken["track_pin"]
+
+    async def known(code: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await desk.get(f"/v1/dossiers/{code}")).json()["applicant"]
+        return found
+
+    before = await known(taken["code"])
+    assert before["notify"] == "postal"
+    refused(await citizen.post(path, json={"pin": wrong(pin), "notify": "sms"}), 404, "not-found")
+    refused(await citizen.post(path, json={"pin": pin, "notify": "fax"}), 422, "invalid", "/notify")
+    refused(await citizen.post(path, json={"pin": pin, "notify": "sms", "level": "neutral"}), 422, "invalid", "/level")
+    key = {"idempotency-key": "wish-1"}
+    for replayed in (None, "true"):
+        done_ = await citizen.post(path, json={"pin": pin, "notify": "required"}, headers=key)
+        assert (done_.json(), done_.headers.get("idempotent-replayed")) == (
+            {"code": taken["code"], "notify": "required"},
+            replayed,
+        )
+    assert await known(taken["code"]) == before | {"notify": "required"}
+    page = await track(citizen, taken["code"], pin)
+    assert 'name="notify" value="postal"' in page.text
+    kept = await citizen.post(path, data={"pin": pin, "notify": "sms"})
+    assert kept.status_code == 200
+    assert "Đã ghi nhận cách báo tin: <strong>Bằng tin nhắn</strong>" in kept.text
+    other = await received(desk, applicant=applicant)  # the same person: what is not said again stays as it was
+    assert (await known(other["code"]))["notify"] == "sms"
+    ref = await site.value("SELECT contact_ref FROM intake.dossier WHERE code = $1", taken["code"])
+    said = await site.fetch("SELECT type, payload FROM intake.event WHERE aggregateid = $1 ORDER BY sequence", ref)
+    assert [row["type"] for row in said] == ["contact.recorded", "contact.changed", "contact.changed"]
+    assert not any("notify" in row["payload"] or "0912345999" in row["payload"] for row in said)  # sealed, as the rest
+
+    erased = await client(site, Role.ADMIN).post("/v1/erasures", json={"code": taken["code"]})
+    assert erased.status_code == 200
+    refused(await citizen.post(path, json={"pin": pin, "notify": "sms"}), 409, "erased")
+    gone = await citizen.post(path, data={"pin": pin, "notify": "sms"})
+    assert (gone.status_code, "đã được xóa" in gone.text) == (409, True)
 
 
 # ------------------------------------------------------------------------------------------------ catalogue

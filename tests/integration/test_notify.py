@@ -947,6 +947,30 @@ async def test_who_wants_no_sms_gets_a_letter_or_nothing_with_the_reason(notify:
         assert item["channel"] == "sms"
 
 
+async def test_who_wants_letters_or_no_more_than_must_be_is_told_so(notify: RunningSite) -> None:
+    async with gateway() as sms:
+        await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=None)
+        post, least = (Intake(notify, f"H55.242-301012-{340 + n:04}") for n in range(2))
+        await post.say(post.contact(**CANARY, notify="postal"), post.received())
+        [letter] = await reach(notify, post.code, "sent")
+        assert letter["channel"] == "postal"
+        await least.say(least.contact(**CANARY, notify="required"), least.received(), least.supplement_requested())
+        [item] = await reach(notify, least.code, "sent")
+        assert (item["channel"], item["act"], len(sms.calls)) == ("sms", "supplement-requested", 1)
+        assert await notify.value("SELECT reason FROM notify.untold WHERE dossier = $1", least.code) == "not-wanted"
+        await least.say(least.contact(**CANARY, notify="sms"))  # they have thought better of it
+        await least.say(least.supplemented(), least.started(), least.resolved())
+
+        async def told_of_both() -> bool:
+            items = await notices(notify, least.code)
+            return [(each["act"], each["state"]) for each in items] == [
+                ("supplement-requested", "sent"),
+                ("resolved", "sent"),
+            ]
+
+        await holds(told_of_both)
+
+
 async def test_what_has_not_gone_out_goes_to_the_new_number(notify: RunningSite) -> None:
     async with gateway() as sms:
         await load_bundle(notify, providers=[provider("a", sms.url)], quiet_hours=around_now(60, 60))

@@ -88,6 +88,7 @@ RULES = st.builds(
     act=st.just("received"),
     template=st.just("received"),
     by=st.sampled_from([("sms",), ("postal",), ("sms", "postal"), ("postal", "sms")]),
+    required=st.sampled_from([None, True, False]),
 )
 PERSONS = st.builds(
     Person,
@@ -95,6 +96,7 @@ PERSONS = st.builds(
     phone=st.sampled_from([None, "+84912345678", "+842083123456"]),
     address=st.sampled_from([None, "", "Xóm 1"]),
     erased=st.booleans(),
+    wants=st.sampled_from([None, "sms", "postal", "required"]),
 )
 
 
@@ -111,7 +113,12 @@ def test_a_way_is_found_whenever_there_is_one(rule: NoticeRule, person: Person |
         reachable |= {"sms"} if person.phone == "+84912345678" and not opted_out else set()
         reachable |= {"postal"} if person.address else set()
     possible = [way for way in rule.by if way in reachable]
-    assert early == possible[0] if possible else early in ("erased", "unreachable", "opted-out")
+    if person.wants == "required" and not rule.required and not person.erased:
+        assert early == "not-wanted"
+    elif possible:
+        assert early == (person.wants if person.wants in possible else possible[0])
+    else:
+        assert early in ("erased", "unreachable", "opted-out")
 
 
 NOW = datetime(2026, 10, 10, 3, tzinfo=UTC)

@@ -89,6 +89,8 @@ class Watched:
         self.detected: dict[str, dict[str, Any]] = {}
 
     async def quiet(self) -> None:
+        """Nothing fires and nothing is about to: what still waits out its rule's time would be told under the next cause."""
+
         async def nothing() -> bool:
             return not self.watchers.webhook.firing and not await self.watchers.alerts()
 
@@ -308,6 +310,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
             "LIENTHONG_RECONCILE_SECONDS": "2",
             "LIENTHONG_TICK_SECONDS": "1",
             "LIENTHONG_BREAKER_LIMIT": str(BREAKS_ABOVE),
+            "LIENTHONG_ATTACHMENT_LONGEST": "3600",  # so that a storage whose answer never ends holds its loop
             "LIENTHONG_ATTACHMENT_ROOTS": json.dumps([f"http://127.0.0.1:{storage.port}/"]),
         },
     )

@@ -203,6 +203,26 @@ def test_the_first_way_that_reaches_the_person() -> None:
     assert way_to_tell(rule, None, None, waited=False) == "no-contact"
 
 
+def test_who_wants_it_otherwise_is_told_otherwise_as_far_as_the_rule_has_it() -> None:
+    anybody = Person(phone="+84912345678", address="xã")
+    post, least = replace(anybody, wants="postal"), replace(anybody, wants="required")
+    rule = NoticeRule(act="received", template="received")
+    assert way_to_tell(rule, "c", post, waited=False) == "postal"
+    assert way_to_tell(rule, "c", Person(phone="+84912345678", wants="postal"), waited=False) == "sms"
+    letters_first = NoticeRule(act="received", template="received", by=("postal", "sms"))
+    assert way_to_tell(letters_first, "c", replace(anybody, wants="sms"), waited=False) == "sms"
+    sms_alone = NoticeRule(act="received", template="received", by=("sms",))
+    assert way_to_tell(sms_alone, "c", post, waited=False) == "sms"  # a wish makes no way
+    assert way_to_tell(rule, "c", least, waited=True) == "not-wanted"
+    for act in ("refused", "supplement-requested", "payment-requested", "extended", "rescheduled", "stopped"):
+        assert way_to_tell(NoticeRule(act=act, template=act), "c", least, waited=False) == "sms"
+    assert (
+        way_to_tell(NoticeRule(act="received", template="received", required=True), "c", least, waited=False) == "sms"
+    )
+    free = NoticeRule(act="extended", template="extended", required=False)
+    assert way_to_tell(free, "c", least, waited=False) == "not-wanted"
+
+
 def _base(previous: int, state: int, due: datetime) -> dict[str, Any]:
     return {
         "agency": "H55.242",
