@@ -174,6 +174,7 @@ async def notify(backing: Backing, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return app.create(NotifySettings(**settings))
 
     quick: dict[str, Any] = {"retry_first": 0.2, "retry_most": 1.0, "sender_poll": 0.1, "call_timeout": 10.0}
+    quick["contact_wait"] = PATIENCE  # two topics, read at their own pace, and no intake that could be asked
     async with running_site(backing, {"notify": make}, SCHEMAS, **quick) as site:
         await site.reading()
         yield site
