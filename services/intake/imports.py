@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from services.intake import acts
 from services.intake.dossier import Actor
 from services.intake.store import Store
-from services.intake.writer import Command, Line, Result, Writer
+from services.intake.writer import Command, Line, Prepared, Result, Writer
 from shared.contracts.codes import parse_instant
 from shared.courtesy import give_way
 from shared.service import Service
@@ -141,6 +142,7 @@ class Imports:
         answers: list[bytes] = []
         size = max(len(lines), 1) if dry_run else SLICE
         under_way: asyncio.Task[list[bytes]] | None = None
+        before: list[Command] = []
         try:
             for start in range(0, len(lines), size):
                 reads = []
@@ -148,10 +150,16 @@ class Imports:
                     if index % 50 == 49:
                         await give_way()
                     reads.append(read_line(line, raw, number, actor, scope, mode))
+                commands = [read.command for read in reads if isinstance(read.command, Command)]
+                prepared = None
                 if under_way is not None:
+                    if commands and not under_way.done():
+                        with suppress(Exception):  # what is wrong with it is found, and answered, at its turn
+                            prepared = await self._writer.prepare(commands, before)
                     answers += await under_way
-                # While the database works on this slice, the next one is read.
-                under_way = asyncio.create_task(self._execute(reads, dry_run=dry_run))
+                # While the database works on this slice, the next one is read and, where it can be, decided.
+                under_way = asyncio.create_task(self._execute(reads, commands, prepared, dry_run=dry_run))
+                before = commands
             if under_way is not None:
                 answers += await under_way
         finally:
@@ -159,13 +167,14 @@ class Imports:
                 under_way.cancel()
         return b"".join(answers)
 
-    async def _execute(self, reads: Sequence[Read], *, dry_run: bool) -> list[bytes]:
-        commands = [read.command for read in reads if isinstance(read.command, Command)]
+    async def _execute(
+        self, reads: Sequence[Read], commands: Sequence[Command], prepared: Prepared | None, *, dry_run: bool
+    ) -> list[bytes]:
         results: list[Result] = []
         if commands and dry_run:
             results = await self._writer.execute(commands, dry_run=True)
         elif commands:
-            results = await self._writer.execute_apart(commands)
+            results = await self._writer.execute_apart(commands, prepared)
         answered = iter(results)
         return [_answer(read, answered) for read in reads]
 

@@ -32,13 +32,6 @@ ON CONFLICT (code) DO UPDATE SET agency = excluded.agency, deciding_agency = exc
     overdue_from = excluded.overdue_from, late = excluded.late, sequence = excluded.sequence,
     body = excluded.body
 
--- name: dossiers_insert
-INSERT INTO intake.dossier (code, agency, deciding_agency, procedure, state, received_at, due_at, paused, overdue_from,
-                            next_tick, contact_ref, sender, sequence, recorded, body)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[],
-                     $7::timestamptz[], $8::boolean[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[],
-                     $13::int[], $14::timestamptz[], $15::text[])
-
 -- name: dossiers_update
 UPDATE intake.dossier d
 SET agency = n.agency, deciding_agency = n.deciding_agency, procedure = n.procedure, state = n.state,
@@ -70,20 +63,16 @@ SELECT FROM intake.source WHERE number = $1 FOR NO KEY UPDATE
 -- name: references_find
 SELECT ref, code FROM intake.reference WHERE source = $1 AND ref = ANY ($2::text[])
 
--- name: references_put
-INSERT INTO intake.reference (source, ref, code) SELECT $1, * FROM unnest($2::text[], $3::text[])
+-- name: any_known
+SELECT EXISTS (SELECT FROM intake.reference WHERE source = $1 AND ref = ANY ($2::text[]))
+    OR EXISTS (SELECT FROM intake.dossier WHERE code = ANY ($3::text[]))
+    OR EXISTS (SELECT FROM intake.contact WHERE person_hash = ANY ($4::text[]))
 
 -- name: imported_find
 SELECT digest, code FROM intake.imported WHERE source = $1 AND digest = ANY ($2::uuid[])
 
--- name: imported_put
-INSERT INTO intake.imported (source, digest, code) SELECT $1, * FROM unnest($2::uuid[], $3::text[])
-
 -- name: imported_ids_find
 SELECT id, digest FROM intake.imported_id WHERE source = $1 AND id = ANY ($2::text[])
-
--- name: imported_ids_put
-INSERT INTO intake.imported_id (source, id, digest) SELECT $1, * FROM unnest($2::text[], $3::uuid[])
 
 -- name: contacts_for_update
 SELECT contact_ref, person_hash, nonce, ciphertext, wrapped, sequence FROM intake.contact
@@ -98,13 +87,13 @@ SELECT contact_ref, nonce, ciphertext, wrapped FROM intake.contact WHERE contact
 -- name: contact_keys
 SELECT contact_ref, wrapped FROM intake.contact WHERE contact_ref = ANY ($1::text[]) AND wrapped IS NOT NULL
 
--- name: contacts_put
-INSERT INTO intake.contact (contact_ref, person_hash, phone_hash, nonce, ciphertext, wrapped, sequence, recorded)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
-                     $8::timestamptz[])
-ON CONFLICT (contact_ref) DO UPDATE SET phone_hash = excluded.phone_hash, nonce = excluded.nonce,
-    ciphertext = excluded.ciphertext, wrapped = excluded.wrapped, sequence = excluded.sequence,
-    recorded = excluded.recorded
+-- name: contacts_update
+UPDATE intake.contact c
+SET phone_hash = n.phone_hash, nonce = n.nonce, ciphertext = n.ciphertext, wrapped = n.wrapped, sequence = n.sequence,
+    recorded = n.recorded
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[])
+     AS n(contact_ref, person_hash, phone_hash, nonce, ciphertext, wrapped, sequence, recorded)
+WHERE c.contact_ref = n.contact_ref
 
 -- name: remarks_put
 INSERT INTO intake.remark (code, sequence, nonce, ciphertext) SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[])

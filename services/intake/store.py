@@ -12,7 +12,7 @@ from services.intake.dossier import Dossier, Past, from_json, to_json
 from shared.contracts import events as ev
 from shared.contracts.codes import parse_dossier_code, uuid7
 from shared.contracts.envelope import Envelope, parse
-from shared.security.sealing import Sealed, new_data_key, seal, unseal, unwrap
+from shared.security.sealing import new_data_key, seal, unseal, unwrap
 from shared.service import Service
 from shared.store.pool import Connection
 from shared.store.queries import Queries
@@ -79,10 +79,18 @@ class Store:
         moved: Sequence[tuple[Dossier, datetime | None]],
     ) -> None:
         """Each with the instant of its next tick."""
-        if new:
-            await connection.execute(self.queries["dossiers_insert"], *_columns(new))
+        await self._copy(connection, "dossier", _DOSSIER_COLUMNS, [_row(*each) for each in new])
         if moved:
-            await connection.execute(self.queries["dossiers_update"], *_columns(moved))
+            columns = zip(*(_row(*each) for each in moved), strict=True)
+            await connection.execute(self.queries["dossiers_update"], *map(list, columns))
+
+    @staticmethod
+    async def _copy(
+        connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """New rows. What stands there already raises UniqueViolationError, as an INSERT would."""
+        if rows:
+            await connection.copy_records_to_table(table, schema_name="intake", columns=columns, records=rows)
 
     async def history(self, connection: Connection, code: str) -> list[Past]:
         """The dossier's events from the log, in order."""
@@ -443,7 +451,7 @@ class Store:
     ) -> list[Envelope]:
         """Seals and stores who is new or changed; the events that say so."""
         due = {p.contact_ref: (p, at, mode) for p, at, mode in people if p.sequence == 0 or p.changed}
-        rows: list[tuple[Person, Sealed]] = []
+        rows: list[tuple[Any, ...]] = []
         envelopes = []
         for person, at, mode in due.values():
             data_key = new_data_key() if person.wrapped is None else unwrap(self._service.keys, person.wrapped)
@@ -456,7 +464,18 @@ class Store:
                 ciphertext=sealed.ciphertext,
                 keys=(ev.WrappedKey(kid=sealed.key_id, recipient=self._service.settings.site, wrapped=sealed.wrapped),),
             )
-            rows.append((person, sealed))
+            rows.append(
+                (
+                    person.contact_ref,
+                    person.person_hash,
+                    self.phone_hash(person.content.get("phone")),
+                    sealed.nonce,
+                    sealed.ciphertext,
+                    sealed.wrapped,
+                    person.sequence,
+                    now,
+                )
+            )
             envelopes.append(
                 Envelope(
                     topic=CONTACT,
@@ -471,19 +490,11 @@ class Store:
                     data=data.to_json(),
                 )
             )
-        if rows:
-            rows.sort(key=lambda row: row[0].contact_ref)
-            await connection.execute(
-                self.queries["contacts_put"],
-                [p.contact_ref for p, _ in rows],
-                [p.person_hash for p, _ in rows],
-                [self.phone_hash(p.content.get("phone")) for p, _ in rows],
-                [s.nonce for _, s in rows],
-                [s.ciphertext for _, s in rows],
-                [s.wrapped for _, s in rows],
-                [p.sequence for p, _ in rows],
-                [now for _ in rows],
-            )
+        new = [row for row in rows if row[6] == 1]
+        changed = [row for row in rows if row[6] > 1]
+        await self._copy(connection, "contact", _CONTACT_COLUMNS, new)
+        if changed:
+            await connection.execute(self.queries["contacts_update"], *map(list, zip(*changed, strict=True)))
         return envelopes
 
     async def write_remarks(self, connection: Connection, remarks: Sequence[tuple[str, int, str | None, str]]) -> None:
@@ -523,6 +534,15 @@ class Store:
         rows = await connection.fetch(self.queries["references_find"], source, list(refs))
         return {row["ref"]: row["code"] for row in rows}
 
+    async def any_known(
+        self, connection: Connection, source: int, refs: Sequence[str], codes: Sequence[str], hashes: Sequence[str]
+    ) -> bool:
+        """Whether a source's refs, dossiers' codes or people's keyed hashes are here already, any of them."""
+        known: bool = await connection.fetchval(
+            self.queries["any_known"], source, list(refs), list(codes), list(hashes)
+        )
+        return known
+
     async def imported(self, connection: Connection, source: int, digests: Sequence[UUID]) -> dict[UUID, str]:
         rows = await connection.fetch(self.queries["imported_find"], source, list(digests))
         return {row["digest"]: row["code"] for row in rows}
@@ -541,12 +561,11 @@ class Store:
         digests: dict[UUID, str],
         ids: dict[str, UUID],
     ) -> None:
-        if refs:
-            await connection.execute(self.queries["references_put"], source, list(refs), list(refs.values()))
-        if digests:
-            await connection.execute(self.queries["imported_put"], source, list(digests), list(digests.values()))
-        if ids:
-            await connection.execute(self.queries["imported_ids_put"], source, list(ids), list(ids.values()))
+        await self._copy(connection, "reference", ("source", "ref", "code"), [(source, *row) for row in refs.items()])
+        await self._copy(
+            connection, "imported", ("source", "digest", "code"), [(source, *row) for row in digests.items()]
+        )
+        await self._copy(connection, "imported_id", ("source", "id", "digest"), [(source, *row) for row in ids.items()])
 
     # -- answers
 
@@ -590,22 +609,38 @@ def _past(events: Sequence[Envelope]) -> list[Past]:
     return past
 
 
-def _columns(rows: Sequence[tuple[Dossier, datetime | None]]) -> tuple[list[Any], ...]:
-    dossiers = [dossier for dossier, _ in rows]
+_DOSSIER_COLUMNS = (
+    *("code", "agency", "deciding_agency", "procedure", "state", "received_at", "due_at", "paused", "overdue_from"),
+    *("next_tick", "contact_ref", "sender", "sequence", "recorded", "body"),
+)
+_CONTACT_COLUMNS = (
+    "contact_ref",
+    "person_hash",
+    "phone_hash",
+    "nonce",
+    "ciphertext",
+    "wrapped",
+    "sequence",
+    "recorded",
+)
+
+
+def _row(dossier: Dossier, tick: datetime | None) -> tuple[Any, ...]:
+    """A dossier with the instant of its next tick, as _DOSSIER_COLUMNS."""
     return (
-        [d.code for d in dossiers],
-        [d.agency for d in dossiers],
-        [d.deciding_agency for d in dossiers],
-        [d.procedure for d in dossiers],
-        [d.state for d in dossiers],
-        [d.received_at for d in dossiers],
-        [d.due_at for d in dossiers],
-        [d.paused for d in dossiers],
-        [d.overdue_from for d in dossiers],
-        [tick for _, tick in rows],
-        [d.contact_ref for d in dossiers],
-        [d.sender for d in dossiers],
-        [d.sequence for d in dossiers],
-        [d.recorded for d in dossiers],
-        [to_json(d) for d in dossiers],
+        dossier.code,
+        dossier.agency,
+        dossier.deciding_agency,
+        dossier.procedure,
+        dossier.state,
+        dossier.received_at,
+        dossier.due_at,
+        dossier.paused,
+        dossier.overdue_from,
+        tick,
+        dossier.contact_ref,
+        dossier.sender,
+        dossier.sequence,
+        dossier.recorded,
+        to_json(dossier),
     )

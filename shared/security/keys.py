@@ -89,7 +89,7 @@ class SiteKeys:
 
     def track_pin(self, code: str) -> str:
         """The six digits on a dossier's receipt."""
-        number = int.from_bytes(hmac.new(self.hashing, f"pin\0{code}".encode(), sha256).digest()[:8], "big")
+        number = int.from_bytes(hmac.digest(self.hashing, f"pin\0{code}".encode(), "sha256")[:8], "big")
         return f"{number % 1_000_000:06}"
 
 

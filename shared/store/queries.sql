@@ -3,20 +3,11 @@
 -- name: now
 SELECT clock_timestamp()
 
--- name: append
--- One statement for a batch: the events in their order, and a pointer to each in the outbox.
-WITH stored AS (
-    INSERT INTO {schema}.event
-        (id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain, traceparent)
-    SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain, traceparent
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
-                $8::timestamptz[], $9::timestamptz[], $10::text[], $11::bytea[], $12::text[]) WITH ORDINALITY
-         AS e(id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, chain,
-              traceparent, line)
-    ORDER BY line
-    RETURNING position, aggregateid)
+-- name: outbox_put
+-- The positions of a batch's events, in their order, each pointed to in the outbox.
 INSERT INTO {schema}.outbox (position, shard)
-SELECT position, hashtext(aggregateid) & 3 FROM stored
+SELECT nextval('{schema}.position'), hashtext(key) & 3 FROM unnest($1::text[]) WITH ORDINALITY AS k(key, line) ORDER BY line
+RETURNING position
 
 -- name: ledger
 SELECT id, aggregatetype, aggregateid, type, payload, sequence, source, happened, recorded, mode, traceparent

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
+from asyncpg.pool import PoolConnectionProxy
 
 from shared.contracts.events import TOPICS
 from shared.service import SERVICES
@@ -28,7 +29,7 @@ OPERATIONS: tuple[tuple[str, dict[str, str]], ...] = (
     ("resolution", {"result": "granted"}),
     ("return", {"by": "counter"}),
 )
-WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FOR UPDATE|pg_advisory_xact_lock)\b")
+WRITES = re.compile(r"\b(INSERT INTO|COPY|UPDATE|DELETE FROM|FOR UPDATE|pg_advisory_xact_lock)\b")
 OF_TIME = ("bus_partition", "bus_topic", "bus_read", ".complete")  # written by the clock, not by dossiers
 
 
@@ -42,7 +43,9 @@ class Counted:
         self.statements.clear()
 
     def note(self, query: Any) -> None:
-        text = str(query.query)
+        self.say(str(query.query))
+
+    def say(self, text: str) -> None:
         if WRITES.search(text) and not any(name in text for name in OF_TIME):
             self.statements[" ".join(text.split())[:200]] += 1
 
@@ -59,6 +62,13 @@ async def counted(backing: Backing, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         await prepare(connection)
         connection.add_query_logger(count.note)
 
+    copy = PoolConnectionProxy.copy_records_to_table
+
+    async def copied(self: Any, table: str, *, schema_name: str, **more: Any) -> Any:
+        count.say(f"COPY {schema_name}.{table}")  # asyncpg tells its query loggers nothing of a COPY
+        return await copy(self, table, schema_name=schema_name, **more)
+
+    monkeypatch.setattr(PoolConnectionProxy, "copy_records_to_table", copied)
     monkeypatch.setattr(pool, "_prepare", prepared)
     async with running_site(backing, *real_services(*SERVICES)) as site:
         await site.reading()
