@@ -158,14 +158,26 @@ SELECT own.agency, min(found.code) AS code FROM unnest($1::text[]) AS own (agenc
 GROUP BY own.agency ORDER BY 2
 
 -- name: listed_receiving
--- By code, of one receiving agency, as far as the scope $7 goes.
+-- By code, of one receiving agency.
 SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
 FROM intake.listed
 WHERE agency = $1 AND code > $2 AND ($3::smallint IS NULL OR state = $3)
     AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
     AND ($4::boolean IS NOT TRUE OR (state IN (2, 4, 5, 6, 7) AND due_at < now()))
     AND ($5::text IS NULL OR code ~ $5)
-    AND ($7::text[] IS NULL OR agency = ANY ($7) OR deciding_agency = ANY ($7))
+ORDER BY code LIMIT $6
+
+-- name: listed_between
+-- By code, what some agencies $7 decide of what another, $1, received.
+SELECT found.* FROM unnest($7::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+    FROM intake.listed d
+    WHERE d.deciding_agency = own.agency AND d.agency = $1 AND d.deciding_agency <> d.agency
+        AND code > $2 AND ($3::smallint IS NULL OR state = $3)
+        AND ($4::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $4)
+        AND ($4::boolean IS NOT TRUE OR state IN (2, 4, 5, 6, 7))
+        AND ($5::text IS NULL OR code ~ $5)
+    ORDER BY code LIMIT $6) AS found
 ORDER BY code LIMIT $6
 
 -- name: listed_site
@@ -306,6 +318,29 @@ CROSS JOIN LATERAL (
      FROM intake.listed d
      WHERE NOT $8::boolean AND d.deciding_agency = own.agency AND d.deciding_agency <> d.agency
         AND code >= begun.low AND code < begun.high AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+        AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5)
+     ORDER BY code LIMIT $6)) AS found
+ORDER BY code LIMIT $6
+
+-- name: begun_between
+-- The same, and what has the number $9, of what some agencies $7 decide of what another, $8, received. Most of them decide
+-- nothing of it, and are not looked at for each range.
+SELECT DISTINCT found.* FROM unnest($7::text[]) AS own (agency) CROSS JOIN LATERAL (
+    SELECT FROM intake.listed d WHERE d.deciding_agency = own.agency AND d.agency = $8 AND d.deciding_agency <> d.agency
+    ORDER BY code LIMIT 1) AS any_of
+CROSS JOIN LATERAL (
+    (SELECT begun.* FROM unnest($1::text[], $2::text[]) AS b (low, high) CROSS JOIN LATERAL (
+        SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+        FROM intake.listed d
+        WHERE d.deciding_agency = own.agency AND d.agency = $8 AND d.deciding_agency <> d.agency
+            AND code >= b.low AND code < b.high AND code > $3 AND ($4::smallint IS NULL OR state = $4)
+            AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5)
+        ORDER BY code LIMIT $6) AS begun)
+    UNION ALL
+    (SELECT code, state, procedure, agency, deciding_agency, received_at, due_at, paused, overdue_from, sequence, home
+     FROM intake.listed d
+     WHERE d.deciding_agency = own.agency AND d.agency = $8 AND d.deciding_agency <> d.agency
+        AND split_part(code, '-', 3) = $9 AND code > $3 AND ($4::smallint IS NULL OR state = $4)
         AND ($5::boolean IS NULL OR (overdue_from IS NOT NULL AND overdue_from < now()) = $5)
      ORDER BY code LIMIT $6)) AS found
 ORDER BY code LIMIT $6

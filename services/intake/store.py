@@ -207,8 +207,10 @@ class Store:
             )
         if sender is not None:
             return await self.planned(connection, "listed_sent", sender, *filters, agency)
+        if agency is not None and agencies is not None and agency not in agencies:
+            return await self.planned(connection, "listed_between", agency, *filters, agencies)
         if agency is not None:
-            return await self.planned(connection, "listed_receiving", agency, *filters, agencies)
+            return await self.planned(connection, "listed_receiving", agency, *filters)
         if agencies is None or len(agencies) > MANY_AGENCIES:
             return await self.planned(connection, "listed_site", agencies, *filters)
         if few:
@@ -250,6 +252,11 @@ class Store:
         few = own is not None and len(own) <= looking.AT_ONCE
         found: list[Any] = []
         places = looking.ranges(part, self._service.directory.current.agencies)
+        if sender is None and own is None and scope is not None:
+            borders = ([low for low, _ in places], [high for _, high in places])
+            return await self.planned(
+                connection, "begun_between", *borders, *filters, scope, agency, looking.number(part)
+            )
         for first in range(0, len(places), looking.AT_ONCE):
             some = places[first : first + looking.AT_ONCE]
             if few and sender is None:

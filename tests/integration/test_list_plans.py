@@ -27,6 +27,7 @@ NOW: Final = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)
 FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 HOME: Final = "H55.7"
+OTHER: Final = "H55.10"  # all that it receives H55.11 decides
 LIMIT: Final = 101
 PAGE: Final = 51  # and one more row, that says whether there is a next page
 NIL: Final = UUID(int=0)
@@ -145,9 +146,15 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "where a hundred agencies begin": ("listed_heads", (ALL, "", None, None, None)),
     "where a hundred agencies begin, one state": ("listed_heads", (ALL, "", 4, None, None)),
     "where a hundred agencies begin, a later page": ("listed_heads", (ALL, "H55.50", None, None, None)),
-    "one receiving agency": ("listed_receiving", (HOME, "", None, None, None, LIMIT, None)),
-    "one receiving agency, one state": ("listed_receiving", (HOME, "", 2, None, None, LIMIT, [HOME])),
-    "one receiving agency, overdue": ("listed_receiving", (HOME, "", None, True, None, LIMIT, None)),
+    "one receiving agency": ("listed_receiving", (HOME, "", None, None, None, LIMIT)),
+    "one receiving agency, one state": ("listed_receiving", (HOME, "", 2, None, None, LIMIT)),
+    "one receiving agency, overdue": ("listed_receiving", (HOME, "", None, True, None, LIMIT)),
+    "another's, decided here": ("listed_between", (OTHER, "", None, None, None, LIMIT, FEW)),
+    "another's, decided here, one state": ("listed_between", (OTHER, "", 4, None, None, LIMIT, FEW)),
+    "another's, decided by one of a hundred": ("listed_between", (OTHER, "", 10, None, None, LIMIT, ALL)),
+    "another's, none decided here": ("listed_between", (OTHER, "", None, None, None, LIMIT, [HOME])),
+    "another's of a year": ("begun_between", (*ranges_of("19"), "", None, None, LIMIT, FEW, OTHER, None)),
+    "another's of a number": ("begun_between", (*ranges_of("0010"), "", None, None, LIMIT, FEW, OTHER, "0010")),
     "the whole site": ("listed_site", (None, "", None, None, None, LIMIT)),
     "the whole site, a later page": ("listed_site", (None, "H55.50", None, None, None, LIMIT)),
     "the whole site, one state": ("listed_site", (None, "", 4, None, None, LIMIT)),
@@ -176,7 +183,7 @@ LISTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "a number, the whole site": ("numbered_site", ("0042", "", None, None, LIMIT, None, None)),
     "a number, the whole site, a later page": ("numbered_site", ("0042", "H55.50", None, None, LIMIT, None, None)),
     "a number, a few agencies": ("numbered_own", ("0042", "", None, None, LIMIT, *OWN_CODES, False)),
-    "a lower site's agency": ("listed_receiving", ("H55.172", "", None, None, None, LIMIT, None)),
+    "a lower site's agency": ("listed_receiving", ("H55.172", "", None, None, None, LIMIT)),
     "a lower site's agency, one state": ("listed_own", (["H55.172"], "", 4, None, None, LIMIT, None)),
     "a lower site's agency, overdue": ("listed_own", (["H55.172"], "", None, True, None, LIMIT, None)),
     "a lower site's codes that begin so": ("listed_site", (None, "", None, None, r"^H55\.172-1905", LIMIT)),
@@ -254,7 +261,7 @@ WHOSE: Final[dict[str, tuple[frozenset[str] | None, str | None]]] = {
 }
 
 
-@pytest.mark.parametrize("agency", [None, HOME])
+@pytest.mark.parametrize("agency", [None, HOME, OTHER])
 @pytest.mark.parametrize("whose", WHOSE)
 async def test_no_combination_of_filters_reads_more_than_ten_times_what_it_shows(
     database: Any, whose: str, agency: str | None
@@ -397,6 +404,28 @@ async def test_every_way_to_a_list_gives_the_same_dossiers(
     )  # fmt: skip
     assert plain
     assert pages == [row["code"] for row in plain]
+
+
+@pytest.mark.parametrize("scope", [FEW, [HOME], [*ALL[:10], "H55.110", "H55.11"]])
+async def test_who_does_not_see_an_agency_sees_what_his_own_decide_of_it(database: Any, scope: list[str]) -> None:
+    number = 0
+    for part, (state, overdue) in itertools.product(PARTS, FILTERS):
+        store = Measured()
+        found, cursor = [], "H55.10-17"
+        for _ in range(2):
+            page = await store.listed(database, frozenset(scope), None, OTHER, state, overdue, part, cursor, 40)
+            found += [row["code"] for row in page]
+            cursor = page[-1]["code"] if page else cursor
+        plain = await database.fetch(
+            "SELECT code FROM intake.listed WHERE code > 'H55.10-17' AND agency = $1 AND deciding_agency = ANY ($2)"
+            " AND ($3::int IS NULL OR state = $3) AND ($4::boolean IS NULL OR coalesce(overdue_from < now(), false) = $4)"
+            " AND ($5::text IS NULL OR code ~ $5) ORDER BY code LIMIT 80",
+            OTHER, scope, state, overdue, None if part is None else looking.pattern(part),
+        )  # fmt: skip
+        assert found == [row["code"] for row in plain], (part, state, overdue)
+        assert store.looked_at <= 2 * allowed(len(found)), (part, state, overdue)
+        number += len(plain)
+    assert number > 100 or "H55.11" not in scope
 
 
 async def test_a_portal_is_counted_no_further_than_is_said(database: Any) -> None:
