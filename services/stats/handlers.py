@@ -24,7 +24,7 @@ from services.stats.indicator import (
     month_of,
     months_between,
 )
-from services.stats.store import Store
+from services.stats.store import INSTANTS, Store
 from shared.contracts.codes import local_day
 from shared.directory.directory import Directory
 from shared.service import Service
@@ -71,9 +71,9 @@ def petition_row(key: str, sequence: int, event: Event) -> tuple[Any, ...]:
         sequence,
         event.type,
         data["agency"],
-        instant_of(event.happened),
-        instant_of(event.recorded),
-        None if due is None else instant_of(micros(due)),
+        event.happened,
+        event.recorded,
+        None if due is None else micros(due),
         None if level is None else level in ("very_satisfied", "satisfied"),
     )
 
@@ -81,8 +81,7 @@ def petition_row(key: str, sequence: int, event: Event) -> tuple[Any, ...]:
 def document_row(key: str, sequence: int, event: Event) -> tuple[Any, ...]:
     data = event.data
     sender = data["from_agency"] if "from_agency" in data else data["from"]
-    happened, recorded = instant_of(event.happened), instant_of(event.recorded)
-    return (key, sequence, event.type, data["state"], sender, data["to"], happened, recorded)
+    return (key, sequence, event.type, data["state"], sender, data["to"], event.happened, event.recorded)
 
 
 class Handlers:
@@ -125,8 +124,8 @@ class Handlers:
                     for transfer, new in legs.items()
                 ],
             )
-        await self._store.put(connection, "petitions_put", petitions)
-        await self._store.put(connection, "documents_put", documents)
+        await self._store.put(connection, "petitions_put", petitions, INSTANTS["petition_act"])
+        await self._store.put(connection, "documents_put", documents, INSTANTS["document_act"])
         if moved:
             await connection.execute(self._store["moved_put"], sorted(moved))
         await self._remember_words(connection, events)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from shared.contracts.codes import LOCAL_ZONE
@@ -35,9 +37,14 @@ _LOCAL: Final = 7 * 3_600_000_000
 def micros(instant: Any) -> Micros:
     """An aware datetime, or RFC 3339 text with an offset, as microseconds since 1970."""
     if isinstance(instant, str):
-        instant = datetime.fromisoformat(instant)
+        return _micros_of_text(instant)
     count: int = (instant - EPOCH) // MICROSECOND
     return count
+
+
+@lru_cache(maxsize=4096)  # a dossier's events repeat its due instant
+def _micros_of_text(instant: str) -> Micros:
+    return (datetime.fromisoformat(instant) - EPOCH) // MICROSECOND
 
 
 def instant_of(value: Micros) -> datetime:
@@ -65,26 +72,32 @@ class Act(NamedTuple):
 
 # Moves and facts after which the clock and the figures are as before leave nothing to remember: a withdrawal request
 # neither stops the clock nor lets it go on, and returning the result ends what has ended.
-_KEPT: Final = frozenset(
-    f"dossier.{kind}"
+_KEPT: Final = {
+    f"dossier.{kind}": kind
     for kind in (
         *("submitted", "received", "refused", "supplement-requested", "supplemented", "payment-requested", "paid"),
         *("withdrawn", "stopped", "extended", "rescheduled", "digitised", "resolved", "rated"),
     )
-)
+}
 
 
 def _receipt(data: Mapping[str, Any]) -> dict[str, Any]:
-    components = [c if isinstance(c, dict) else c.__dict__ for c in data.get("components") or ()]
+    listed = digitised = reused = population = False
+    for component in data.get("components") or ():
+        said = component if isinstance(component, dict) else component.__dict__
+        listed = True
+        digitised = digitised or bool(said.get("digitised"))
+        reused = reused or bool(said.get("reused"))
+        population = population or said.get("source") == "population"
     return {
         "deciding": data["deciding_agency"],
         "procedure": data["procedure"],
         "field": data["field"],
         "channel": data["channel"],
-        "listed": bool(components),
-        "digitised": any(c.get("digitised") for c in components),
-        "reused": any(c.get("reused") for c in components),
-        "population": any(c.get("source") == "population" for c in components),
+        "listed": listed,
+        "digitised": digitised,
+        "reused": reused,
+        "population": population,
         "with_fee": bool(data.get("fee")),
     }
 
@@ -114,20 +127,19 @@ class Event(NamedTuple):
 
 def act_of(event: Event) -> Act | None:
     """The act of an event; None when it moves no figure."""
-    kind, data = event.type, event.data
-    if kind not in _KEPT:
+    kind, data = _KEPT.get(event.type), event.data
+    if kind is None:
         return None
-    due = data["due_at"]
-    more = _MORE[kind](data) if kind in _MORE else {}
+    due, more = data["due_at"], _MORE.get(event.type)
     return Act(
-        kind.removeprefix("dossier."),
+        kind,
         event.id,
         event.happened,
         event.recorded,
         None,
         None if due is None else micros(due),
         data["paused"],
-        more,
+        {} if more is None else more(data),
     )
 
 
@@ -165,6 +177,9 @@ class Segment(NamedTuple):
     repeated: bool = False
 
 
+_happened: Final = itemgetter(Act._fields.index("happened"))
+
+
 def outcome_of(judged: Micros, due: Micros | None) -> Outcome:
     """early: on a local day before the due day; on time: not after the due instant; else late."""
     if due is None or judged <= due:
@@ -173,9 +188,14 @@ def outcome_of(judged: Micros, due: Micros | None) -> Outcome:
 
 
 class _Fold:
-    """A dossier while its acts are gone through."""
+    """A dossier while its acts are gone through in the order in which they happened.
 
-    def __init__(self) -> None:
+    `made`: the segments so far, apart, in order, the last one open. `last`: when the last act happened.
+    """
+
+    def __init__(self, acts: Iterable[Act] = ()) -> None:
+        self.made: list[Segment] = []
+        self.last: Micros | None = None
         self.phase: Phase | None = None
         self.dims = ("", "", "", "")  # deciding, procedure, field, channel
         self.received_at: Micros | None = None
@@ -190,8 +210,26 @@ class _Fold:
         self.digitised_since = False
         self.electronic = self.paid_online = False
         self.requests = 0
+        for act in sorted((a for a in acts if a.undone is None), key=_happened):
+            self.take(act)
 
-    def apply(self, act: Act) -> None:
+    def take(self, act: Act) -> None:
+        """Goes on by an act that happened no earlier than the last one."""
+        self._apply(act)
+        self.last = act.happened
+        made, now = self.made, self._segment(act.happened)
+        last = made[-1] if made else None
+        if now is None or (last is not None and now[2:] == last[2:]):
+            return
+        if last is not None:
+            made.pop()
+            if last.valid_from < now.valid_from:
+                made.append(last._replace(valid_to=now.valid_from))
+            elif made and now[2:] == made[-1][2:]:
+                now = made.pop()._replace(valid_to=None)
+        made.append(now)
+
+    def _apply(self, act: Act) -> None:
         kind, more = act.kind, act.more
         if kind in ("submitted", "received"):
             self.dims = (more["deciding"], more["procedure"], more["field"], more["channel"])
@@ -225,7 +263,7 @@ class _Fold:
             self.paused = False
             self.electronic = more.get("electronic", False)
 
-    def segment(self, valid_from: Micros) -> Segment | None:
+    def _segment(self, valid_from: Micros) -> Segment | None:
         """How it stands from this instant on; None while it counts nowhere."""
         if self.phase is None:
             return None
@@ -255,21 +293,7 @@ class _Fold:
 
 def segments(acts: Iterable[Act]) -> list[Segment]:
     """The segments that the acts make, those undone left out; apart, in order, the last one open."""
-    fold, made = _Fold(), list[Segment]()
-    for act in sorted((a for a in acts if a.undone is None), key=lambda a: a.happened):
-        fold.apply(act)
-        now = fold.segment(act.happened)
-        last = made[-1] if made else None
-        if now is None or (last is not None and now[2:] == last[2:]):
-            continue
-        if last is not None:
-            made.pop()
-            if last.valid_from < now.valid_from:
-                made.append(last._replace(valid_to=now.valid_from))
-            elif made and now[2:] == made[-1][2:]:
-                now = made.pop()._replace(valid_to=None)
-        made.append(now)
-    return made
+    return _Fold(acts).made
 
 
 def standing(made: Sequence[Segment], judged: Micros) -> Segment | None:
@@ -391,7 +415,8 @@ class Progress:
         self.dossier = dossier
         self.changes = Changes()
         self._revisions = revisions
-        self._segments = segments(dossier.acts)
+        self._fold: _Fold | None = _Fold(dossier.acts)  # None: it has to begin anew
+        self._segments = list(self._fold.made)
         self._fresh: dict[Micros, Opened] = {}  # not yet written, by valid_from
         self._stirred: Micros | None = None  # recorded time of acts whose rectangles are not drawn yet
         self._before: tuple[Act, ...] = ()
@@ -420,6 +445,11 @@ class Progress:
             return
         self._stir(event, act.happened)
         dossier.acts.append(act)
+        fold = self._fold
+        if fold is not None and (fold.last is None or act.happened >= fold.last):
+            fold.take(act)
+        else:
+            self._fold = None
         more = act.more
         if act.kind in ("submitted", "received"):
             dossier.procedure, dossier.field, dossier.channel = more["procedure"], more["field"], more["channel"]
@@ -433,6 +463,7 @@ class Progress:
             if act.id == identity and act.undone is None:
                 self._stir(event, act.happened)
                 self.dossier.acts[index] = act._replace(undone=event.recorded)
+                self._fold = None
                 if act.kind in ("extended", "rated"):
                     self.changes.undone.append((identity, event.recorded))
 
@@ -460,19 +491,23 @@ class Progress:
         at = self._stirred
         assert at is not None
         assert self._because is not None
-        now = segments(self.dossier.acts)
-        old, new = set(self._segments), set(now)
-        for segment in self._segments:
+        if self._fold is None:
+            self._fold = _Fold(self.dossier.acts)
+        was, now, same = self._segments, self._fold.made, 0
+        while same < len(was) and same < len(now) and was[same] == now[same]:
+            same += 1
+        old, new = set(was[same:]), set(now[same:])
+        for segment in was[same:]:
             if segment not in new:
                 fresh = self._fresh.pop(segment.valid_from, None)
                 if fresh is None:
                     self.changes.closed.append((segment.valid_from, at))
                 elif fresh.known_from < at:
                     self.changes.opened.append(fresh._replace(known_to=at))
-        for segment in now:
+        for segment in now[same:]:
             if segment not in old:
                 self._fresh[segment.valid_from] = Opened(segment, at, None)
-        self._segments = now
+        self._segments = list(now)
         if self._revisions and self._since < at:
             after = tuple(self.dossier.acts)
             self.changes.revisions.append(Revision(self._since, at, self._because, self._before, after))

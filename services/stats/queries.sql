@@ -522,6 +522,9 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
 -- name: rebuild_put_leg
 INSERT INTO rebuilt_leg SELECT transfer, dossier, acts::jsonb FROM unnest($1::uuid[], $2::text[], $3::text[]) AS l(transfer, dossier, acts)
 
+-- name: rebuild_live
+SELECT * FROM {schema}.{table} WHERE {key} = ANY ($1::text[])
+
 -- name: rebuild_compare
 -- The keys whose rows differ, one way or the other.
 SELECT DISTINCT key FROM (
@@ -545,8 +548,8 @@ FROM line GROUP BY key ORDER BY key
 
 -- name: rebuild_foreign
 -- Dossiers that we hold and their owner has never said anything of, between two of the owner's keys.
-SELECT code FROM {schema}.dossier
-WHERE topic = $1 AND code > $2 AND ($3::text IS NULL OR code <= $3) AND code <> ALL ($4::text[])
+SELECT code FROM {schema}.dossier WHERE topic = $1 AND code > $2 AND ($3::text IS NULL OR code <= $3)
+EXCEPT SELECT unnest($4::text[])
 
 -- name: rebuild_stage_keys
 INSERT INTO staged_key SELECT $1, key FROM unnest($2::text[]) AS k(key) ON CONFLICT DO NOTHING

@@ -1,9 +1,10 @@
 """Promise 8, rebuilt = live: all figures recomputed beside the live ones, compared with them, and switched in one step.
 
 What is recomputed comes from the owners' logs, or from what the topics still hold. A page at a time, in the order of the
-keys, so that memory is bounded and a dossier is whole: the page is folded by the very functions that the handlers use,
-copied into temporary tables, and compared there with the live rows and the inbox's places of one instant. Nobody is
-locked out meanwhile. An event above a key's place has not been applied yet and is left to the consumer.
+keys, so that memory is bounded and a dossier is whole: the page is folded by the very functions that the handlers use and
+compared with the live rows and the inbox's places of one instant. What is not the same to the last field is copied into
+temporary tables, where PostgreSQL says what differs. Nobody is locked out meanwhile. An event above a key's place has not
+been applied yet and is left to the consumer.
 
 What differs stays beside, with the place that it belongs to. At the end one transaction locks the places of those keys,
 folds the ones again that have moved since, and puts all of it in place: whoever asks sees the figures from before or
@@ -14,9 +15,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -24,13 +26,13 @@ import orjson
 import structlog
 
 from services.stats.handlers import document_row, leg_act, petition_row
-from services.stats.indicator import Contradiction, Dossier, Event, LegAct, Progress, in_order, instant_of, micros
+from services.stats.indicator import Contradiction, Dossier, Event, LegAct, Micros, Progress, in_order, micros
 from services.stats.store import Store, acts_json, columns, counted_row, dossier_row, fact_row, leg_rows, rating_row
 from shared.bus.whole import whole_topics
 from shared.service import Service
-from shared.store.inbox import Name, Place, PlaceMoved
-from shared.store.log import family
-from shared.store.pool import Connection
+from shared.store.inbox import Name, PlaceMoved
+from shared.store.log import family, topic_of
+from shared.store.pool import Connection, connect
 
 log = structlog.get_logger("lienthong.stats")
 
@@ -41,25 +43,29 @@ ROUNDS = 3  # in which what has moved is folded again before anything is locked
 FEW = 200  # keys that may be folded again while all are locked
 PATIENCE = 900.0  # seconds that a statement of the switch may take: it writes all that differs at once
 
-# Which owners say what; below, the tables that follow from it, each with the column of its key.
+# Which owners say what; below, the tables that follow from it, each with the column of its key and its place in a row, and
+# with the family of events that it follows from.
 STREAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("intake", ("lienthong.dossier.v1",)),
     ("intake", ("lienthong.petition.v1",)),
     ("routing", ("lienthong.copy.v1", "lienthong.transfer.v1")),
     ("routing", ("lienthong.document.v1",)),
 )
-TABLES = {
-    "dossier": "code",
-    "fact": "code",
-    "extension": "code",
-    "rating": "code",
-    "leg": "dossier",
-    "leg_fact": "dossier",
-    "petition_act": "petition",
-    "document_act": "document",
+TABLES: Mapping[str, tuple[str, int, str]] = {
+    "dossier": ("code", 0, "dossier"),
+    "fact": ("code", 0, "dossier"),
+    "extension": ("code", 1, "dossier"),
+    "rating": ("code", 1, "dossier"),
+    "leg": ("dossier", 1, "transfer"),
+    "leg_fact": ("dossier", 1, "transfer"),
+    "petition_act": ("petition", 0, "petition"),
+    "document_act": ("document", 0, "document"),
 }
+WITH_ACTS = ("dossier", "leg")  # their last column is JSON
 COPIES = "lienthong.copy.v1"
-FOREVER = datetime.max  # noqa: DTZ901 - how asyncpg writes infinity, also of aware columns
+# PostgreSQL counts microseconds from 2000 on, and sends the highest number for infinity.
+_Y2000: Micros = micros(datetime(2000, 1, 1, tzinfo=UTC))
+FOREVER: Micros = (1 << 63) - 1 + _Y2000
 
 Source = Literal["log", "topics"]
 
@@ -98,8 +104,7 @@ class Report:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """One event of an owner's log."""
 
     topic: str
@@ -108,13 +113,15 @@ class Logged:
 
 
 Keys = dict[str, list[Logged]]
-Made = dict[str, list[tuple[Any, ...]]]  # rows by table
+Rows = list[tuple[Any, ...]]
+Made = dict[str, Rows]  # by table
+Places = Mapping[Name, int]  # the sequence that was last applied
 
 
 async def rebuild(service: Service, store: Store, *, source: Source = "log", dry_run: bool = False) -> Report:
     """Recomputes, compares and, where they differ, switches. Raises ConnectionError when an owner does not answer."""
     began = time.monotonic()
-    async with service.pool.acquire() as connection:
+    async with connection_in_micros(service) as connection:
         work = Rebuild(service, store, connection, source)
         try:
             await work.begin()
@@ -122,7 +129,7 @@ async def rebuild(service: Service, store: Store, *, source: Source = "log", dry
             if work.report.differing and not dry_run:
                 await work.switch()
         finally:
-            # The connection goes back to the others; what lies beside goes, whatever stopped us.
+            # What lies beside goes, whatever stopped us.
             if not connection.is_closed():
                 await work.end()
     work.report.seconds = time.monotonic() - began
@@ -130,9 +137,27 @@ async def rebuild(service: Service, store: Store, *, source: Source = "log", dry
     return work.report
 
 
+@asynccontextmanager
+async def connection_in_micros(service: Service) -> AsyncIterator[Connection]:
+    """A connection of its own, on which instants are whole microseconds since 1970: a rebuild compares millions of them,
+    and to make a datetime of each costs ten times as much."""
+    connection = await connect(service.settings.database_url)
+    try:
+        await connection.set_type_codec(
+            "timestamptz",
+            schema="pg_catalog",
+            format="tuple",
+            encoder=lambda instant: (instant - _Y2000,),
+            decoder=lambda sent: sent[0] + _Y2000,
+        )
+        yield connection
+    finally:
+        await connection.close()
+
+
 class Rebuild:
-    """One rebuild on one connection, whose temporary tables hold what is recomputed: `rebuilt_…` a page, `staged_…` all
-    that differs."""
+    """One rebuild on one connection (`connection_in_micros`), whose temporary tables hold what is recomputed and not as the
+    live rows: `rebuilt_…` of a page, `staged_…` of all."""
 
     def __init__(self, service: Service, store: Store, connection: Connection, source: Source = "log") -> None:
         self._service, self._store, self._connection = service, store, connection
@@ -182,20 +207,38 @@ class Rebuild:
                     del keys[key]
                 elif _behind(key, topics, logged, places):
                     keys[key] = await self._again(topics, key)
-            lost = _lost(keys, places, marks)
+            lost = _lost(keys, topics, places, marks)
             known = places.keys() | lost
             self.report.waiting += sum(
-                not any((each.topic, key) in known for each in logged) for key, logged in keys.items()
+                not any((topic, key) in known for topic in _heads(logged)) for key, logged in keys.items()
             )
-            made = await _fold(keys, places, lost)
+            named = _keys_of(topics, keys)
+            reading = asyncio.create_task(self._live(named))  # PostgreSQL reads what is live while we fold
+            try:
+                made = await _fold(keys, places, lost)
+                live = await reading
+            finally:
+                reading.cancel()
             self.report.dossiers += len(made["dossier"])
             staged = {key for _, key in lost}
             self._differ([{"key": key, "table": "inbox", "is": "missing", "columns": []} for key in sorted(staged)])
-            for table, rows in made.items():
-                if named := _keys_of(table, topics, keys):
-                    await self._put(table, rows)
-                    staged |= await self._differing(table, named)
+            for table, of in named.items():
+                unlike = _unlike(table, made[table], live[table], of)
+                if unlike:
+                    await self._put(table, [row for row in made[table] if row[TABLES[table][1]] in unlike])
+                    staged |= await self._differing(table, sorted(unlike))
             await self._note_places(topics, keys, places, lost, staged)
+
+    async def _live(self, named: Mapping[str, list[str]]) -> Made:
+        """The live rows of these keys, table by table."""
+        live: Made = {}
+        for table, keys in named.items():
+            rows = await self._connection.fetch(self._statement("rebuild_live", table), keys)
+            if table in WITH_ACTS:
+                live[table] = [(*row[:-1], acts_json(row[-1])) for row in map(tuple, rows)]
+            else:
+                live[table] = list(map(tuple, rows))
+        return live
 
     def _differ(self, differences: Sequence[dict[str, Any]]) -> None:
         self.report.differing += len(differences)
@@ -275,12 +318,12 @@ class Rebuild:
                 continue
             places = await self._places([(topic, key) for key in names for topic in topics])
             keys = {key: await self._again(topics, key) for key in names}
-            lost = _lost(keys, places, await self._marks())
-            for table, rows in (await _fold(keys, places, lost)).items():
-                if named := _keys_of(table, topics, keys):
-                    await self._connection.execute(self._statement("rebuild_clear", table))
-                    await self._put(table, rows)
-                    await self._stage(table, named)
+            lost = _lost(keys, topics, places, await self._marks())
+            made = await _fold(keys, places, lost)
+            for table, of in _keys_of(topics, keys).items():
+                await self._connection.execute(self._statement("rebuild_clear", table))
+                await self._put(table, made[table])
+                await self._stage(table, of)
             await self._note_places(topics, keys, places, lost, set(names))
 
     # -- the tables beside
@@ -289,7 +332,7 @@ class Rebuild:
         """Rows of a page, beside the live ones."""
         if not rows:
             return
-        if table in ("dossier", "leg"):  # COPY has no JSON
+        if table in WITH_ACTS:  # COPY has no JSON
             await self._connection.execute(self._store[f"rebuild_put_{table}"], *columns(rows, len(rows[0])))
         else:
             await self._connection.copy_records_to_table(f"rebuilt_{table}", records=rows, schema_name="pg_temp")
@@ -304,7 +347,7 @@ class Rebuild:
         self,
         topics: Sequence[str],
         keys: Mapping[str, Sequence[Logged]],
-        places: Mapping[Name, Place],
+        places: Places,
         lost: AbstractSet[Name],
         staged: AbstractSet[str],
     ) -> None:
@@ -312,28 +355,27 @@ class Rebuild:
         rows = []
         for key in sorted(staged):
             for topic in topics:
-                place = places.get((topic, key))
                 last = (
                     next(each for each in reversed(keys[key]) if each.topic == topic) if (topic, key) in lost else None
                 )
-                head = (None, None) if last is None else (last.sequence, instant_of(last.event.recorded))
-                rows.append((topic, key, None if place is None else place.sequence, *head))
+                head = (None, None) if last is None else (last.sequence, last.event.recorded)
+                rows.append((topic, key, places.get((topic, key)), *head))
         if rows:
             await self._connection.execute(self._store["rebuild_note_places"], *columns(rows, 5))
 
     def _statement(self, name: str, table: str) -> str:
-        return self._store[name].replace("{table}", table).replace("{key}", TABLES[table])
+        return self._store[name].replace("{table}", table).replace("{key}", TABLES[table][0])
 
     # -- the inbox
 
-    async def _places(self, names: Sequence[Name]) -> dict[Name, Place]:
+    async def _places(self, names: Sequence[Name]) -> dict[Name, int]:
         rows = await self._connection.fetch(self._store["rebuild_places"], [t for t, _ in names], [k for _, k in names])
-        return {(row["topic"], row["key"]): Place(row["sequence"]) for row in rows}
+        return {(topic, key): sequence for topic, key, sequence in rows}
 
-    async def _marks(self) -> dict[str, datetime]:
+    async def _marks(self) -> dict[str, Micros]:
         """Up to when each topic is counted without a gap."""
         rows = await self._connection.fetch(self._service.store_queries["complete"])
-        marks: dict[str, datetime] = {}
+        marks: dict[str, Micros] = {}
         for row in rows:
             if row["upto"] is not None:
                 marks[row["topic"]] = min(row["upto"], marks.get(row["topic"], row["upto"]))
@@ -431,18 +473,24 @@ class Rebuild:
 
 def _gather(held: Keys, page: Sequence[Sequence[Any]]) -> None:
     """Adds a page's events to their keys."""
+    topics = {of: topic_of(of) for of in {item[0] for item in page}}
     for of, key, sequence, identity, kind, happened, recorded, mode, data in page:
         event = Event(kind, identity, happened, recorded, mode, data)
-        held.setdefault(key, []).append(Logged(f"lienthong.{of}.v1", sequence, event))
+        held.setdefault(key, []).append(Logged(topics[of], sequence, event))
 
 
-def _behind(key: str, topics: Sequence[str], logged: Sequence[Logged], places: Mapping[Name, Place]) -> bool:
+def _heads(logged: Sequence[Logged]) -> dict[str, int]:
+    """The last sequence of a key's events, by topic."""
+    return {topic: sequence for topic, sequence, _ in logged}
+
+
+def _behind(key: str, topics: Sequence[str], logged: Sequence[Logged], places: Places) -> bool:
     """Whether more has been applied since the page was read."""
-    heads = {each.topic: each.sequence for each in logged}
-    return any(places[topic, key].sequence > heads.get(topic, 0) for topic in topics if (topic, key) in places)
+    heads = _heads(logged)
+    return any(places.get((topic, key), 0) > heads.get(topic, 0) for topic in topics)
 
 
-def _complete(key: str, topics: Sequence[str], logged: Sequence[Logged], places: Mapping[Name, Place]) -> bool:
+def _complete(key: str, topics: Sequence[str], logged: Sequence[Logged], places: Places) -> bool:
     """Whether the events of a key begin with its first and go on without a gap, in each topic that has told of it."""
     for topic in topics:
         told = [each.sequence for each in logged if each.topic == topic]
@@ -451,40 +499,47 @@ def _complete(key: str, topics: Sequence[str], logged: Sequence[Logged], places:
     return True
 
 
-def _lost(keys: Keys, places: Mapping[Name, Place], marks: Mapping[str, datetime]) -> set[Name]:
+def _lost(keys: Keys, topics: Sequence[str], places: Places, marks: Mapping[str, Micros]) -> set[Name]:
     """The names that have no place in the inbox although everything of that time has been counted: their rows were lost.
     They are taken over whole. Others without a place are on their way, and nothing of them has been applied."""
-    lost: set[Name] = set()
-    for key, logged in keys.items():
-        for each in logged:
-            name, mark = (each.topic, key), marks.get(each.topic)
-            if name not in places and mark is not None and instant_of(each.event.recorded) < mark:
-                lost.add(name)
-    return lost
+    marked = [topic for topic in topics if topic in marks]
+    return {
+        (topic, key)
+        for key, logged in keys.items()
+        for topic in marked
+        if (topic, key) not in places
+        and any(each.topic == topic and each.event.recorded < marks[topic] for each in logged)
+    }
 
 
-def _applied(name: Name, sequence: int, places: Mapping[Name, Place], lost: AbstractSet[Name]) -> bool:
-    place = places.get(name)
-    return name in lost if place is None else sequence <= place.sequence
+def _applied(key: str, logged: Sequence[Logged], places: Places, lost: AbstractSet[Name]) -> Sequence[Logged]:
+    """What has been applied of a key's events, or has to be."""
+    upto = {
+        topic: head if (topic, key) in lost else places.get((topic, key), 0) for topic, head in _heads(logged).items()
+    }
+    return [each for each in logged if each.sequence <= upto[each.topic]]
 
 
-async def _fold(keys: Keys, places: Mapping[Name, Place], lost: AbstractSet[Name]) -> Made:
+async def _fold(keys: Keys, places: Places, lost: AbstractSet[Name]) -> Made:
     """The rows of all tables that follow from the keys' events up to their places."""
     made: Made = {table: [] for table in TABLES}
     for number, (key, logged) in enumerate(keys.items()):
-        applied = [each for each in logged if _applied((each.topic, key), each.sequence, places, lost)]
-        dossiers = [each for each in applied if each.event.type.startswith("dossier.")]
-        if dossiers:
-            _fold_dossier(Dossier(key, dossiers[0].topic), [each.event for each in dossiers], made)
+        dossier: list[Event] = []
         legs: dict[UUID, list[LegAct]] = {}
-        for each in applied:
-            event = each.event
-            if event.type.startswith("petition."):
-                made["petition_act"].append(petition_row(key, each.sequence, event))
-            elif event.type.startswith("document."):
-                made["document_act"].append(document_row(key, each.sequence, event))
-            elif event.type.startswith("transfer.") and (act := leg_act(event)) is not None:
+        home = ""
+        for topic, sequence, event in _applied(key, logged, places, lost):
+            kind = event.type.partition(".")[0]
+            if kind == "dossier":
+                home = home or topic
+                dossier.append(event)
+            elif kind == "petition":
+                made["petition_act"].append(petition_row(key, sequence, event))
+            elif kind == "document":
+                made["document_act"].append(document_row(key, sequence, event))
+            elif kind == "transfer" and (act := leg_act(event)) is not None:
                 legs.setdefault(UUID(event.data["transfer"]), []).append(act)
+        if dossier:
+            _fold_dossier(Dossier(key, home), dossier, made)
         for transfer, acts in legs.items():
             made["leg"].append((transfer, key, acts_json(in_order(acts))))
             made["leg_fact"] += [_everlasting(row, 4, 6) for row in leg_rows(transfer, key, acts)]
@@ -503,7 +558,7 @@ def _fold_dossier(dossier: Dossier, events: Sequence[Event], made: Made) -> None
     changes = progress.finish()
     made["dossier"].append(dossier_row(dossier))
     made["fact"] += [_everlasting(fact_row(dossier, opened), 2, 4) for opened in changes.opened]
-    undone = {identity: instant_of(at) for identity, at in changes.undone}
+    undone = dict(changes.undone)
     for counted in changes.extensions:
         made["extension"].append((*counted_row(dossier, counted), undone.get(counted.act.id, FOREVER)))
     for counted in changes.ratings:
@@ -520,10 +575,21 @@ def _everlasting(row: Sequence[Any], *places: int) -> tuple[Any, ...]:
     return tuple(filled)
 
 
-def _keys_of(table: str, topics: Sequence[str], keys: Keys) -> list[str]:
-    """The keys of a page whose rows in a table come from this owner: a dossier's from its home's events only."""
-    family = {"petition_act": "petition.", "document_act": "document.", "leg": "transfer.", "leg_fact": "transfer."}
-    start = family.get(table, "dossier.")
-    if not any(start.removesuffix(".") in topic or topic == COPIES for topic in topics):
-        return []
-    return [key for key, logged in keys.items() if any(each.event.type.startswith(start) for each in logged)]
+def _keys_of(topics: Sequence[str], keys: Keys) -> dict[str, list[str]]:
+    """The tables that follow from what this owner says, each with the keys of a page of which it holds something: a
+    dossier's rows come from its home's events only."""
+    families = {of for _, _, of in TABLES.values()} if COPIES in topics else {family(topic) for topic in topics}
+    told = {
+        of: [key for key, logged in keys.items() if any(each.event.type.startswith(f"{of}.") for each in logged)]
+        for of in families
+    }
+    return {table: told[of] for table, (_, _, of) in TABLES.items() if told.get(of)}
+
+
+def _unlike(table: str, made: Rows, live: Rows, keys: Sequence[str]) -> AbstractSet[str]:
+    """The keys whose rows beside are not, to the last field, those that are live."""
+    beside = set(made)
+    if len(beside) < len(made):  # twice the same: left to PostgreSQL, which says so
+        return set(keys)
+    place = TABLES[table][1]
+    return {row[place] for row in beside.symmetric_difference(live)}

@@ -16,7 +16,6 @@ from services.stats.indicator import (
     Counted,
     Dossier,
     LegAct,
-    Micros,
     Opened,
     Period,
     in_order,
@@ -74,10 +73,6 @@ def at_one_instant(connection: Connection) -> Transaction:
     return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
-def optional_instant(value: Micros | None) -> datetime | None:
-    return None if value is None else instant_of(value)
-
-
 class Store:
     """The tables of one stats service."""
 
@@ -129,21 +124,21 @@ class Store:
         anew = [d.code for d, c in changed if c.anew]
         if anew:
             await connection.execute(self._queries["facts_empty"], anew)
-        closed = [(d.code, instant_of(valid), instant_of(at)) for d, c in changed for valid, at in c.closed]
+        closed = [(d.code, valid, at) for d, c in changed for valid, at in c.closed]
         if closed:
-            await connection.execute(self._queries["facts_close"], *columns(closed, 3))
+            await connection.execute(self._queries["facts_close"], *columns(closed, 3, (1, 2)))
         opened = [fact_row(d, o) for d, c in changed for o in c.opened]
         if opened:
-            await connection.execute(self._queries["facts_put"], *columns(map(flagged, opened), 19))
+            await connection.execute(self._queries["facts_put"], *columns(map(flagged, opened), 19, INSTANTS["fact"]))
         extensions = [counted_row(d, e) for d, c in changed for e in c.extensions]
         if extensions:
-            await connection.execute(self._queries["extensions_put"], *columns(extensions, 8))
+            await connection.execute(self._queries["extensions_put"], *columns(extensions, 8, INSTANTS["extension"]))
         ratings = [rating_row(d, r) for d, c in changed for r in c.ratings]
         if ratings:
-            await connection.execute(self._queries["ratings_put"], *columns(ratings, 10))
-        undone = [(UUID(identity), instant_of(at)) for _, c in changed for identity, at in c.undone]
+            await connection.execute(self._queries["ratings_put"], *columns(ratings, 10, INSTANTS["rating"]))
+        undone = [(UUID(identity), at) for _, c in changed for identity, at in c.undone]
         if undone:
-            await connection.execute(self._queries["undo"], *columns(undone, 2))
+            await connection.execute(self._queries["undo"], *columns(undone, 2, (1,)))
 
     async def legs(self, connection: Connection, transfers: Iterable[UUID]) -> dict[UUID, list[LegAct]]:
         rows = await connection.fetch(self._queries["legs_lock"], sorted(transfers))
@@ -161,12 +156,14 @@ class Store:
         await connection.execute(self._queries["leg_facts_empty"], [transfer for transfer, _, _ in legs])
         rows = [row for transfer, dossier, acts in legs for row in leg_rows(transfer, dossier, acts)]
         if rows:
-            await connection.execute(self._queries["leg_facts_put"], *columns(rows, 13))
+            await connection.execute(self._queries["leg_facts_put"], *columns(rows, 13, INSTANTS["leg_fact"]))
 
-    async def put(self, connection: Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def put(
+        self, connection: Connection, name: str, rows: Sequence[tuple[Any, ...]], instants: Sequence[int] = ()
+    ) -> None:
         """Rows by one of the `…_put` statements that take columns."""
         if rows:
-            await connection.execute(self._queries[name], *columns(rows, len(rows[0])))
+            await connection.execute(self._queries[name], *columns(rows, len(rows[0]), instants))
 
     async def asked_before(
         self, connection: Connection, agencies: Iterable[str], since: datetime, recorded: datetime
@@ -258,17 +255,32 @@ class Store:
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
+#
+# In the order of the tables' columns, with instants as whole microseconds; None stands for infinity where one ends.
+
+# Which columns are instants.
+INSTANTS: Mapping[str, tuple[int, ...]] = {
+    "fact": (1, 2, 3, 4, 11, 12, 15),
+    "extension": (6, 7),
+    "rating": (6, 7),
+    "leg_fact": (3, 4, 5, 6, 8, 9, 10),
+    "petition_act": (4, 5, 6),
+    "document_act": (6, 7),
+}
 
 
-def columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows as the columns that unnest takes."""
-    turned = [list(column) for column in zip(*rows, strict=True)]
-    return turned or [[] for _ in range(width)]
+def columns(rows: Iterable[Sequence[Any]], width: int, instants: Sequence[int] = ()) -> list[list[Any]]:
+    """Rows as the columns that unnest takes, those of `instants` as datetimes."""
+    turned = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+    for place in instants:
+        turned[place] = [None if value is None else instant_of(value) for value in turned[place]]
+    return turned
 
 
-def acts_json(acts: Iterable[Act | LegAct]) -> str:
-    """Acts as JSON text: a list in an array of jsonb would be taken for one more dimension of the array."""
-    return orjson.dumps([list(act) for act in acts]).decode()
+def acts_json(acts: Iterable[Sequence[Any]]) -> str:
+    """Acts as JSON text: a list in an array of jsonb would be taken for one more dimension of the array. The same acts make
+    the same text, whether they were read from the database or not."""
+    return orjson.dumps([list(act) for act in acts], option=orjson.OPT_SORT_KEYS).decode()
 
 
 def dossier_row(dossier: Dossier) -> tuple[Any, ...]:
@@ -287,29 +299,10 @@ def dossier_row(dossier: Dossier) -> tuple[Any, ...]:
 
 
 def fact_row(dossier: Dossier, opened: Opened) -> tuple[Any, ...]:
-    """A rectangle in the order of the table's columns; None stands for infinity."""
-    s = opened.segment
-    return (
-        dossier.code,
-        instant_of(s.valid_from),
-        optional_instant(s.valid_to),
-        instant_of(opened.known_from),
-        optional_instant(opened.known_to),
-        dossier.agency,
-        s.deciding,
-        s.procedure,
-        s.field,
-        s.channel,
-        s.phase,
-        optional_instant(s.received_at),
-        optional_instant(s.due_at),
-        s.paused,
-        s.pause_late,
-        optional_instant(s.ended_at),
-        s.outcome,
-        s.elapsed,
-        *s[-8:],
-    )
+    """A rectangle: a segment's fields from its third on stand in the order of the table's columns."""
+    segment, known_from, known_to = opened
+    valid_from, valid_to, *rest = segment
+    return (dossier.code, valid_from, valid_to, known_from, known_to, dossier.agency, *rest)
 
 
 def flagged(row: Sequence[Any]) -> tuple[Any, ...]:
@@ -326,8 +319,8 @@ def counted_row(dossier: Dossier, counted: Counted) -> tuple[Any, ...]:
         counted.deciding,
         counted.procedure,
         counted.field,
-        instant_of(act.happened),
-        instant_of(act.recorded),
+        act.happened,
+        act.recorded,
     )
 
 
@@ -341,14 +334,14 @@ def leg_rows(transfer: UUID, dossier: str, acts: Sequence[LegAct]) -> list[tuple
             transfer,
             dossier,
             agency,
-            instant_of(segment.valid_from),
-            optional_instant(segment.valid_to),
-            instant_of(known_from),
-            optional_instant(known_to),
+            segment.valid_from,
+            segment.valid_to,
+            known_from,
+            known_to,
             segment.phase,
-            optional_instant(segment.received_at),
-            optional_instant(segment.due_at),
-            optional_instant(segment.ended_at),
+            segment.received_at,
+            segment.due_at,
+            segment.ended_at,
             segment.outcome,
             segment.elapsed,
         )
