@@ -1,7 +1,7 @@
 """`POST /v1/imports`: lines of other systems' registers, each applied, known already, or refused by itself."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -144,12 +144,7 @@ class Imports:
         under_way: asyncio.Task[list[bytes]] | None = None
         before: list[Command] = []
         try:
-            for start in range(0, len(lines), size):
-                reads = []
-                for index, (line, raw) in enumerate(lines[start : start + size]):
-                    if index % 50 == 49:
-                        await give_way()
-                    reads.append(read_line(line, raw, number, actor, scope, mode))
+            async for reads in _slices(lines, size, lambda line, raw: read_line(line, raw, number, actor, scope, mode)):
                 commands = [read.command for read in reads if isinstance(read.command, Command)]
                 prepared = None
                 if under_way is not None:
@@ -177,6 +172,24 @@ class Imports:
             results = await self._writer.execute_apart(commands, prepared)
         answered = iter(results)
         return [_answer(read, answered) for read in reads]
+
+
+async def _slices(
+    lines: Sequence[tuple[int, bytes]], size: int, read: Callable[[int, bytes], Read]
+) -> AsyncIterator[list[Read]]:
+    """The lines as they are read, about `size` at a time; a dossier's lines that follow one another stay together, so that the
+    next slice can be decided before this one is stored."""
+    reads: list[Read] = []
+    for index, (number, raw) in enumerate(lines):
+        if index % 50 == 49:
+            await give_way()
+        line = read(number, raw)
+        if len(reads) >= size and (line.ref != reads[-1].ref or len(reads) >= 2 * size):
+            yield reads
+            reads = []
+        reads.append(line)
+    if reads:
+        yield reads
 
 
 def _answer(read: Read, results: Iterator[Result]) -> bytes:
