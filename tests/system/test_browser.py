@@ -158,7 +158,7 @@ async def test_a_counter_day_and_a_citizen_on_a_small_screen(site: RunningSite, 
     await citizen.get_by_label(re.compile("Mã tra cứu")).fill(pin)
     await citizen.get_by_role("button", name="Tra cứu").click()
     await citizen.get_by_text("Bản gốc giấy chứng minh nơi cư trú").wait_for()
-    await citizen.locator("summary").click()
+    await citizen.get_by_text("Vì sao hẹn ngày này?").click()
     await seen(citizen, "12-track-supplement-small")
 
     await desk.goto(address)
