@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.store.migrations import LOCK_TIMEOUT
+from shared.store.migrations import LOCK_TIMEOUT, migrations_of
 
 ROOT = Path(__file__).parents[2]
 SQUAWK = Path(sys.executable).parent / "squawk"
@@ -33,6 +33,13 @@ def squawk(*files: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SQUAWK, "--pg-version", "15", "--exclude", ",".join(EXCLUDED), *files], capture_output=True, text=True
     )
+
+
+def test_no_two_have_one_number() -> None:
+    """Two that were written side by side: no service starts with them."""
+    for folder in {migration.parent for migration in MIGRATIONS}:
+        package = ".".join(folder.parent.relative_to(ROOT).parts)
+        assert len(migrations_of(package)) == len(list(folder.glob("*.sql")))
 
 
 def test_every_migration_is_safe_on_a_site_at_work() -> None:
