@@ -48,6 +48,12 @@ def test_every_migration_is_safe_on_a_site_at_work() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_numbers_of_every_package_are_read() -> None:
+    """Two migrations that were begun beside each other do not have one number."""
+    packages = {".".join(file.parent.parent.relative_to(ROOT).parts) for file in MIGRATIONS}
+    assert sum(len(migrations_of(package)) for package in packages) == len(MIGRATIONS)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
