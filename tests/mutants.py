@@ -99,6 +99,106 @@ MUTANTS = (
         f"{PROPERTY}/test_link_machine.py", "TestRow",
     ),
     Mutant(
+        7, "a link has no sequence: what lies beyond a gap is taken", "services/routing/link.py",
+        '    if first.number > have.number + 1:\n        return Judgement("gap")\n', "",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "what was taken before is taken again", "services/routing/link.py",
+        "    skip = have.number + 1 - first.number\n", "    skip = 0\n",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "an epoch that is over is taken as one that begins", "services/routing/link.py",
+        '    if first.epoch < have.epoch:\n        return Judgement("duplicate")\n    if first.epoch > have.epoch:',
+        "    if first.epoch != have.epoch:",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "a new epoch need not continue the one before", "services/routing/link.py",
+        'Judgement("new" if first.number == 1 and before == chain else "gap")', 'Judgement("new")',
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "a restored site goes on in its old epoch: numbers are issued twice", "services/routing/link.py",
+        "epoch = max(at.epoch, self.last.epoch) + 1", "epoch = max(at.epoch, self.last.epoch)",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "a sender does not see that it was restored itself", "services/routing/link.py",
+        '        if ours != seen.chain:\n            return "recover"\n', "",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "what is asked for again is not sent again", "services/routing/link.py",
+        '            self.sent = seen.place\n            return "resend"', '            return "resend"',
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "what is sent again begins one too late", "services/routing/link.py",
+        '            self.sent = seen.place\n            return "resend"',
+        '            self.sent = Place(seen.place.epoch, seen.place.number + 1)\n            return "resend"',
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "a receiver asks for nothing that it lacks", "services/routing/link.py",
+        "    return seen < peer_last and", "    return False and",
+        f"{PROPERTY}/test_link_machine.py", "TestRow",
+    ),
+    Mutant(
+        7, "an envelope that comes again under another number has its effect again", "services/routing/crossing.py",
+        "                if each.id in known:\n", "                if False:\n",
+        f"{INTEGRATION}/test_link_records.py", "third_site",
+    ),
+    Mutant(
+        7, "an envelope goes through a site twice", "services/routing/crossing.py",
+        '            raise Refused("loop")\n', "            pass\n",
+        f"{INTEGRATION}/test_link_records.py", "nothing_loops",
+    ),
+    Mutant(
+        7, "an old word of the peer is heard again", "services/routing/queries.sql",
+        "WHERE peer = $1 AND tick < $2 RETURNING peer", "WHERE peer = $1 AND $2 > 0 RETURNING peer",
+        f"{INTEGRATION}/test_link_records.py", "an_old_word",
+    ),
+    Mutant(
+        7, "nobody looks who has signed a record", "services/routing/wire.py",
+        "        verify(manifest, signature, keys, now)\n", "        pass\n",
+        f"{UNIT}/test_wire.py", "forged",
+    ),
+    Mutant(
+        7, "nobody looks to whom a record is addressed", "services/routing/wire.py",
+        "    if address != (1, way.link, way.direction, way.sender, way.receiver):", "    if not address:",
+        f"{UNIT}/test_wire.py", "wrongly_addressed",
+    ),
+    Mutant(
+        7, "an envelope need not be the one that was signed", "services/routing/wire.py",
+        "    if any(digest_of(text) != without.get(at, digests[at]) for at, text in enumerate(texts)):",
+        "    if not digests:",
+        f"{UNIT}/test_wire.py", "a_changed_byte",
+    ),
+    Mutant(
+        7, "the digests of a day are not compared", "services/routing/links.py",
+        '"equal": said == row["ours"] or (said is None and old),', '"equal": True,',
+        f"{INTEGRATION}/test_link_records.py", "digests_of_a_day",
+    ),
+    Mutant(
+        7, "who was erased comes back with the next hand-over", "services/routing/crossing.py",
+        'if person is not None and (each.origin, str(person["contact_ref"])) not in self._erased:', "if person is not None:",
+        f"{INTEGRATION}/test_link_records.py", "erased_at_home_is_not",
+    ),
+    Mutant(
+        7, "a transfer that arrives twice arrives anew", "services/routing/transfer.py",
+        "        if transfer.id in self.transfers:\n            return False\n        now = max(now, transfer.asked_at)\n",
+        "        now = max(now, transfer.asked_at)\n",
+        f"{UNIT}/test_link_legs.py", "arrives_twice",
+    ),
+    Mutant(
+        7, "a recall beats the completion that it meets on the wire", "services/routing/transfer.py",
+        '            if gone_on or transfer.state != "recalled":\n                return "final"\n',
+        '            return "final"\n',
+        f"{UNIT}/test_link_legs.py", "a_recall_that_meets",
+    ),
+    Mutant(
         8, "a rebuild compares and replaces nothing", "services/stats/rebuild.py",
         "    if differing:\n", "    if not differing:\n",
         f"{INTEGRATION}/test_stats.py", "promise_8",

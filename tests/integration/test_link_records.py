@@ -27,15 +27,16 @@ from services.routing.wire import (
     letter,
     open_record,
 )
-from shared.contracts.codes import format_instant, uuid7
+from shared.contracts.codes import format_instant, local_day, uuid7
 from shared.contracts.envelope import Envelope
-from shared.contracts.events import DossierReceived, LimitData, link_topics
+from shared.contracts.events import DossierReceived, LimitData, TransferRequested, link_topics
 from shared.security.keys import prepare, swap
 from shared.security.peers import Identity, canonical, fingerprint
 from shared.security.tokens import Role
 from tests.harness import Backing, RunningSite, real_services, running_site
 
-UPPER, LOWER = "H55", "H55.9001"  # no bundle names the lower one: its agency is whose dossiers it may speak of
+UPPER, LAND = "H55", "H55.24"
+LOWER = "H55.9001"  # no bundle names it: its agency is whose dossiers it may speak of
 DOWN = link_topics(LOWER)[1]
 
 
@@ -151,7 +152,8 @@ async def stored(site: RunningSite) -> list[Any]:
         await site.value(f"SELECT count(*) FROM routing.{table}")
         for table in ("link_received", "dossier", "transfer", "copy", "document", "sealed", "event")
     ]
-    return [*counts, await site.value("SELECT string_agg(peer || epoch || number || chain, ' ') FROM routing.link_in")]
+    places = "SELECT string_agg(peer || epoch || number || chain, ' ' ORDER BY peer) FROM routing.link_in"
+    return [*counts, await site.value(places)]
 
 
 async def refused(site: RunningSite, lower: Lower, value: bytes, reason: str) -> None:
@@ -322,6 +324,56 @@ async def test_who_was_erased_at_home_stands_in_no_ledger_on_the_way(
     await lower.operator.post(f"/v1/links/{third.code}/resend", json={"after": 0})
     texts = [text for text in await site.until(lambda: passed_on(since)) if orjson.loads(text)["kind"] == "ask"]
     assert [secret["wrapped"] in text for text in texts] == [False, True]
+
+
+def ask(lower: Lower, number: int, contact_ref: str) -> Letter:
+    """A transfer of the lower site's to the upper one's land office, with a person."""
+    now, which, code = datetime.now(UTC), uuid7(), code_of(number)
+    data = TransferRequested(
+        transfer=which, dossier=code, step=1, from_agency=LOWER, to=LAND, attempt=1, due_at=now, agency=LOWER
+    )
+    event = Envelope(
+        topic="lienthong.transfer.v1", id=uuid7(), source=f"/sites/{LOWER}/routing", type=data.short,
+        subject=code, time=now, recorded=now, sequence=1, mode="live", data=data.to_json(),
+    )  # fmt: skip
+    about = {
+        "code": code, "state": 4, "agency": LOWER, "deciding_agency": LOWER, "procedure": "1.004873",
+        "confidential": False, "due_at": format_instant(now),
+    }  # fmt: skip
+    person = {"contact_ref": contact_ref, "nonce": "n", "ciphertext": "c", "wrapped": "w"}
+    asked = {"leg": str(which), "replaces": None}
+    return lower.letter("ask", {"event": event_json(event), "transfer": asked, "dossier": about, "sealed": person})
+
+
+async def test_who_was_erased_at_home_is_not_brought_back_by_what_comes_later(site: RunningSite, lower: Lower) -> None:
+    await lower.deliver(ask(lower, 51, "c-51").text, ask(lower, 52, "c-52").text)
+    people = "SELECT contact_ref FROM routing.sealed ORDER BY contact_ref"
+    assert [row["contact_ref"] for row in await site.fetch(people)] == ["c-51", "c-52"]
+    await lower.deliver(lower.letter("erased", {"contact_ref": "c-51"}).text)
+    assert [row["contact_ref"] for row in await site.fetch(people)] == ["c-52"]
+    await lower.deliver(ask(lower, 53, "c-51").text)
+    assert [row["contact_ref"] for row in await site.fetch(people)] == ["c-52"]
+    states = await site.fetch("SELECT state FROM routing.transfer WHERE dossier = $1", code_of(53))
+    assert [row["state"] for row in states] == ["delivered"]  # the work is done all the same
+
+
+async def test_the_digests_of_a_day_are_compared_and_the_day_is_named(site: RunningSite, lower: Lower) -> None:
+    await lower.deliver(lower.copy(61))
+    day = local_day(datetime.now(UTC)).isoformat()
+
+    async def ours() -> dict[str, Any]:
+        items: list[dict[str, Any]] = (await lower.operator.get("/v1/links/digests")).json()["items"]
+        return next(i for i in items if (i["link"], i["day"], i["direction"]) == (LOWER, day, "up"))
+
+    right = (await ours())["ours"]
+    for said, equal in (("0" * 64, False), (right, True)):
+        await lower.send(lower.control(digests=[[day, "out", said]]))
+
+        async def told(said: str = said) -> bool:
+            return bool((await ours())["theirs"] == said)
+
+        assert await site.until(told)
+        assert (await ours())["equal"] is equal
 
 
 async def test_a_key_whose_time_is_over_is_refused(site: RunningSite, lower: Lower, tmp_path: Path) -> None:
