@@ -161,6 +161,11 @@ MUTANTS = (
         f"{INTEGRATION}/test_link_records.py", "an_old_word",
     ),
     Mutant(
+        7, "an old record again is taken for one that its sender sends again", "services/routing/links.py",
+        "            old = not batch.again and", "            old = False and",
+        f"{INTEGRATION}/test_link_records.py", "is_a_replay",
+    ),
+    Mutant(
         7, "nobody looks who has signed a record", "services/routing/wire.py",
         "        verify(manifest, signature, keys, now)\n", "        pass\n",
         f"{UNIT}/test_wire.py", "forged",
@@ -178,8 +183,13 @@ MUTANTS = (
     ),
     Mutant(
         7, "the digests of a day are not compared", "services/routing/links.py",
-        '"equal": said == row["ours"] or (said is None and old),', '"equal": True,',
+        '"equal": said == row["ours"] or (said is None and old),\n', '"equal": True,\n',
         f"{INTEGRATION}/test_link_records.py", "digests_of_a_day",
+    ),
+    Mutant(
+        7, "of a day that is unlike nobody looks where", "services/routing/links.py",
+        "            talk.unlike = unlike_days(", "            unlike_days(",
+        f"{INTEGRATION}/test_link_records.py", "of_a_day_part",
     ),
     Mutant(
         7, "who was erased comes back with the next hand-over", "services/routing/crossing.py",

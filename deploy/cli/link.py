@@ -160,7 +160,8 @@ def status(data: Data = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def digest(data: Data = None, as_json: AsJson = False) -> None:
-    """Compare both ledgers, day by day and direction by direction. Exit 1 if one differs.
+    """Compare both ledgers, day by day and direction by direction, and name the envelopes (epoch/number) in which they are
+    unlike. Exit 1 if one differs.
 
     \b
     Example:
@@ -188,6 +189,9 @@ def digest(data: Data = None, as_json: AsJson = False) -> None:
         )
     else:
         say("Nothing has been sent yet.")
+    for item in items:
+        if item.get("differs") and not as_json:
+            say(f"{item['link']} {item['day']} {item['direction']}: unlike at {', '.join(item['differs'])}")
     if not all(item["equal"] for item in items):
         raise typer.Exit(1)
 

@@ -64,6 +64,38 @@ def add(
         say(f"{out} holds its credentials: hand it over by a safe way, and delete it here.")
 
 
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON: who reads what, from how far back.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the credentials of new ones are written: DIR/CODE.json.")
+    ],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register all subscribers of a file that are not registered yet. One that is there otherwise is named, and stays: exit 1.
+
+    
+    The file:
+      subscribers:
+        - {code: H55.242, tier: agency, topics: [own, public], replay_days: 30}
+        - {code: G14, topics: [public, indicator]}
+    
+    Example:
+      lienthong subscriber apply subscribers.yaml --out ./credentials
+    """
+    wanted = read_subscribers(file)
+    out.mkdir(parents=True, exist_ok=True)
+    done = asyncio.run(_apply(data, wanted, out))
+    if as_json:
+        print_json(done)
+    else:
+        for line in done:
+            say(f"{line['code']}: {line['outcome']}")
+    if any(line["outcome"] == "other" for line in done):
+        raise CommandFailed("remove those that are registered otherwise (`other`), and apply the file again.")
+
+
 @app.command("test")
 def try_(
     file: Annotated[Path, typer.Argument(metavar="F", help="As `subscriber add` wrote it.")], as_json: AsJson = False
@@ -131,6 +163,69 @@ def topics_of(code: str, said: str) -> list[str]:
     if not names:
         raise WrongUse("--topics names no topic.")
     return list(dict.fromkeys(agency_topic(code) if name in OWN else SHORT.get(name, name) for name in names))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """One entry of a file of subscribers; `topics` in full."""
+
+    code: str
+    tier: str
+    topics: tuple[str, ...]
+    replay_days: float
+    quota: int
+
+
+def read_subscribers(file: Path) -> list[Wanted]:
+    """Raises CommandFailed with the file's name and the place of each fault."""
+    import yaml
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+    from shared.contracts.codes import AgencyCode
+
+    class Entry(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        code: AgencyCode
+        tier: Literal["public", "agency"] = "public"
+        topics: Annotated[list[str], Field(min_length=1)] = ["public"]
+        replay_days: Annotated[float, Field(ge=0)] = 7.0
+        quota: Annotated[int, Field(ge=1024)] = QUOTA
+
+    class Content(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        subscribers: list[Entry]
+
+    try:
+        entries = Content.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))).subscribers
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CommandFailed(f"{file} cannot be read: {error}") from None
+    except ValidationError as error:
+        faults = [f"{file} /{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise CommandFailed("\n".join(faults)) from None
+    codes = [entry.code for entry in entries]
+    if twice := sorted({code for code in codes if codes.count(code) > 1}):
+        raise CommandFailed(f"{file} /subscribers: more than once: {', '.join(twice)}")
+    return [
+        Wanted(e.code, e.tier, tuple(topics_of(e.code, ",".join(e.topics))), e.replay_days, e.quota) for e in entries
+    ]
+
+
+async def _apply(data: Path | None, wanted: list[Wanted], out: Path) -> list[dict[str, Any]]:
+    """Of each what was done: `added`, `there` already, or there as an `other`."""
+    known = {item["code"]: item for item in await subscribers_of(find_site(data))}
+    done: list[dict[str, Any]] = []
+    for each in wanted:
+        if (there := known.get(each.code)) is not None:
+            same = (there["tier"], sorted(there["topics"])) == (each.tier, sorted(each.topics))
+            done.append({"code": each.code, "outcome": "there" if same else "other"})
+            continue
+        file = out / f"{each.code}.json"
+        said = ",".join(each.topics)
+        added = await _add(data, each.code, each.tier, said, each.replay_days, each.quota, file)
+        done.append({"code": each.code, "outcome": "added", "replayed": added["replayed"], "file": str(file)})
+    return done
 
 
 async def _add(

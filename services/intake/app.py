@@ -13,6 +13,9 @@ from services.intake.handlers import TOPICS, Handlers
 from services.intake.history import History
 from services.intake.history_api import history_routes
 from services.intake.imports import MAX_IMPORT
+from services.intake.link_pages import OPEN as LINKS
+from services.intake.link_pages import link_pages
+from services.intake.missing_pages import missing_routes
 from services.intake.pages import OPEN as STATIC
 from services.intake.pages import Pages, page_routes
 from services.intake.parked_pages import OPEN as PARKED
@@ -49,7 +52,16 @@ def create(settings: IntakeSettings | None = None) -> Service:
         settings,
         title="Liên Thông: intake",
         description="Receives dossiers, keeps their lifecycle and deadline, publishes dossier events.",
-        open_paths=(r"/v1/procedures(/.*)?", r"/v1/agencies(/.*)?", r"/track/.*", *DESK, *PARKED, *STATIC, *PUBLIC),
+        open_paths=(
+            r"/v1/procedures(/.*)?",
+            r"/v1/agencies(/.*)?",
+            r"/track/.*",
+            *DESK,
+            *PARKED,
+            *LINKS,
+            *STATIC,
+            *PUBLIC,
+        ),
         large={"/v1/imports": MAX_IMPORT},
         plain={"/v1/imports": LINES, **PLAIN, **DESK_FORMS, **PARKED_FORMS},
     )
@@ -74,6 +86,8 @@ def create(settings: IntakeSettings | None = None) -> Service:
     service.include(desk_routes(service, store, writer, settings, sessions))
     service.include(petition_pages(service, petitions, sessions))
     service.include(parked_routes(service, sessions))
+    service.include(link_pages(sessions))
+    service.include(missing_routes(service, store, sessions))
     service.include(returned_routes(service, sessions))
     service.include(transfer_pages(service, sessions))
     service.include(portal_routes(service, store))

@@ -24,6 +24,7 @@ from services.intake.session import LoginNeeded, PageRefused, Sessions, Visit, p
 from services.intake.settings import IntakeSettings
 from services.intake.store import Store
 from services.intake.tracking import ACTS, STATES, standing
+from services.intake.transfer_pages import row_of
 from services.intake.writer import Command, Writer, etag
 from shared.clock import ClockError, Unit
 from shared.contracts import events as ev
@@ -135,6 +136,7 @@ def desk_routes(
             now = await service.log.now(connection)
             counts = {each: await count(connection, own, each, now) for each in _SHOWN}
             rows = await listed(connection, own, show, now, (due or _FIRST, cursor or ""), PAGE + 1)
+            missing = await store.missing_counted(connection, own)
         more = rows[PAGE - 1] if len(rows) > PAGE else None
         return shown(
             visit,
@@ -143,6 +145,7 @@ def desk_routes(
             path="/desk",
             show=show,
             agency=agency,
+            missing=missing,
             tabs=[(each, visit.says(*words), counts[each]) for each, words in _SHOWN.items()],
             rows=[_row(row, directory, visit, now) for row in rows[:PAGE]],
             more=more,
@@ -349,6 +352,7 @@ def desk_routes(
             pin=service.keys.track_pin(code) if applicant is not None else "",
             history=[_told(past, history, visit) for past in history],
             sentences=told,
+            legs=await legs_of(visit, code, now),
             operations=operations,
             first=[at] if at else likely(dossier, operations),
             undoes="" if last is None else str(last.id),
@@ -366,6 +370,14 @@ def desk_routes(
         )
         answer.status_code = status
         return answer
+
+    async def legs_of(visit: Visit, code: str, now: datetime) -> list[dict[str, Any]] | None:
+        """The dossier's transfers as routing has them for this visitor; None when it does not answer."""
+        try:
+            found = await sessions.ask(visit, "routing", "/v1/transfers", params={"dossier": code})
+        except (OSError, PageRefused):
+            return None
+        return [row_of(item, service.directory.current, visit, "back", now) for item in found["items"]]
 
     async def applicant_of(connection: Connection, visit: Visit, dossier: Dossier) -> dict[str, Any] | None:
         """Who applies, for whom that is shown; each such read is recorded."""

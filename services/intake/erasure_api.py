@@ -47,11 +47,13 @@ def erasure_routes(service: Service, store: Store, settings: IntakeSettings) -> 
             ref = dossier.contact_ref
             now = await service.log.now(connection)
             sequence = await store.erase(connection, ref, now, who.subject)
-            if sequence is not None:
+            # A restored database may not know whom: then the other sites may.
+            new = sequence is not None or await store.note_erasure(connection, ref, now)
+            if new:
                 _note(settings.erasures_file, ref, now)
             done = await store.erasure(connection, ref)
             assert done is not None
-            return Answer(200, {"code": body.code, **_described(ref, done), "already": sequence is None})
+            return Answer(200, {"code": body.code, **_described(ref, done), "already": not new})
 
         return await writes.write(request, who, act)
 

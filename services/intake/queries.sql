@@ -560,10 +560,38 @@ DELETE FROM intake.remark WHERE code IN (SELECT code FROM intake.dossier WHERE c
 
 -- name: erasure_put
 INSERT INTO intake.erasure (contact_ref, at, who) VALUES ($1, $2, $3) ON CONFLICT (contact_ref) DO NOTHING
+RETURNING contact_ref
+
+-- name: people_kept
+-- Those of these people who are not given back: erased, or changed here since the restoration.
+SELECT contact_ref FROM intake.erasure WHERE contact_ref = ANY ($1::text[])
+UNION
+SELECT contact_ref FROM intake.contact
+WHERE contact_ref = ANY ($1::text[]) AND (ciphertext IS NULL OR recorded > (SELECT max(at) FROM intake.restored))
+
+-- name: missing_put
+INSERT INTO intake.missing_person (contact_ref, since)
+SELECT DISTINCT ref, $2::timestamptz FROM unnest($1::text[]) AS w(ref)
+WHERE NOT EXISTS (SELECT FROM intake.contact WHERE contact_ref = ref)
+  AND NOT EXISTS (SELECT FROM intake.erasure WHERE contact_ref = ref)
+ON CONFLICT (contact_ref) DO NOTHING
+
+-- name: missing_forget
+DELETE FROM intake.missing_person WHERE contact_ref = ANY ($1::text[])
+
+-- name: missing
+SELECT contact_ref FROM intake.missing_person WHERE contact_ref = $1 FOR UPDATE
+
+-- name: missing_counted
+SELECT count(*) FROM intake.missing_person m JOIN intake.dossier d USING (contact_ref) WHERE d.agency = ANY ($1::text[])
+
+-- name: missing_listed
+SELECT d.code, d.body FROM intake.missing_person m JOIN intake.dossier d USING (contact_ref)
+WHERE d.agency = ANY ($1::text[]) ORDER BY d.code LIMIT $2
 
 -- name: erasure
-SELECT e.at, c.sequence, ARRAY(SELECT code FROM intake.dossier WHERE contact_ref = $1 ORDER BY code) AS dossiers
-FROM intake.erasure e JOIN intake.contact c USING (contact_ref) WHERE e.contact_ref = $1
+SELECT e.at, coalesce(c.sequence, 0) AS sequence, ARRAY(SELECT code FROM intake.dossier WHERE contact_ref = $1 ORDER BY code) AS dossiers
+FROM intake.erasure e LEFT JOIN intake.contact c USING (contact_ref) WHERE e.contact_ref = $1
 
 -- name: erased_since
 SELECT e.contact_ref, e.at, e.who, ARRAY(SELECT code FROM intake.dossier d WHERE d.contact_ref = e.contact_ref ORDER BY code)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from services.intake.dossier import Dossier, Past, fold, next_tick, refolded
 from services.intake.handlers import first_of
-from services.intake.store import AGAIN, DOSSIER, Store
+from services.intake.store import AGAIN, DOSSIER, GivenPerson, Store
 from shared.contracts import events as ev
 from shared.contracts.envelope import ContractError, Envelope, parse
 from shared.directory.directory import Directory, DirectoryError
@@ -21,12 +21,25 @@ from shared.web.app import Asking, Body, allow, router
 from shared.web.ledger import envelope_from_json
 from shared.web.problem import invalid
 
+Text = Annotated[str, Field(max_length=100_000)]
+
+
+class SealedPerson(Body):
+    """A person under the person's own key, that key wrapped to this site."""
+
+    contact_ref: Annotated[str, Field(max_length=100)]
+    nonce: Text
+    ciphertext: Text
+    wrapped: Text
+
 
 class GivenBack(Body):
-    """Events of dossiers in their order, as services ask each other for them; people who were erased; `whole`: that is all."""
+    """Events of dossiers in their order, as services ask each other for them; people who were erased; applicants who went
+    along with a transfer; `whole`: that is all."""
 
     events: Annotated[list[dict[str, Any]], Field(max_length=1000)]
     erased: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=1000)]
+    people: Annotated[list[SealedPerson], Field(max_length=1000, default_factory=list)]
     whole: bool = False
 
 
@@ -46,9 +59,11 @@ def restored_routes(service: Service, store: Store) -> APIRouter:
         async with service.pool.acquire() as connection, connection.transaction():
             await back.take(connection, [(each, data) for each, data in said if isinstance(data, ev.DossierEvent)])
             now = await service.log.now(connection)
+            await store.miss(connection, back.applicants, now)
             for ref in body.erased:
                 if await store.erase(connection, ref, now, AGAIN) is None:
                     await store.note_erasure(connection, ref, now)
+            await store.give_back(connection, [GivenPerson(**person.model_dump()) for person in body.people], now)
             if body.whole:
                 await connection.execute(store.queries["restored_whole"])
         service.wake()
@@ -63,6 +78,7 @@ class Back:
     def __init__(self, service: Service, store: Store) -> None:
         self._service, self._store = service, store
         self.taken = 0
+        self.applicants: set[str] = set()
         self.forked: dict[str, int] = {}
 
     async def take(self, connection: Connection, events: Sequence[tuple[Envelope, ev.DossierEvent]]) -> None:
@@ -91,6 +107,7 @@ class Back:
                 stored.append(envelope)
                 chains.append(dossier.chain)
             assert dossier is not None
+            self.applicants |= {ref for ref in (dossier.contact_ref,) if ref is not None}
             if any(isinstance(data, ev.DossierCorrected) for _, data in fresh):
                 before = await self._store.history(connection, code)
                 past = [Past(e.sequence, e.id, e.time, e.recorded, e.mode, data) for e, data in fresh]

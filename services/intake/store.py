@@ -4,19 +4,23 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
+
+import structlog
 
 from services.intake import looking
 from services.intake.dossier import Dossier, Past, from_json, to_json
 from shared.contracts import events as ev
 from shared.contracts.codes import parse_dossier_code, uuid7
 from shared.contracts.envelope import Envelope, parse
-from shared.security.sealing import new_data_key, seal, unseal, unwrap
+from shared.security.sealing import SealBroken, new_data_key, seal, unseal, unwrap
 from shared.service import Service
 from shared.store.pool import Connection
 from shared.store.queries import Queries
 from shared.web.writes import RequestKey
+
+log = structlog.get_logger("lienthong.intake")
 
 FEW_AGENCIES = 4
 """Up to so many agencies are read with one statement, each through its own index, to a whole page at most."""
@@ -48,6 +52,15 @@ class Person:
         merged = self.content | content
         if merged != self.content:
             self.content, self.changed = merged, True
+
+
+class GivenPerson(NamedTuple):
+    """A person as a peer gives one back: the ciphertext, and the person's key wrapped to this site."""
+
+    contact_ref: str
+    nonce: str
+    ciphertext: str
+    wrapped: str
 
 
 class Store:
@@ -438,9 +451,11 @@ class Store:
         await self._service.log.append(connection, [tombstone])
         return sequence
 
-    async def note_erasure(self, connection: Connection, contact_ref: str, now: datetime) -> None:
-        """Somebody whom this restored database does not know (any more) was erased: other sites may know the person."""
-        await connection.execute(self.queries["erasure_put"], contact_ref, now, AGAIN)
+    async def note_erasure(self, connection: Connection, contact_ref: str, now: datetime) -> bool:
+        """Somebody whom this restored database does not know (any more) was erased: other sites may know the person. False:
+        it was noted before."""
+        await connection.execute(self.queries["missing_forget"], [contact_ref])
+        return await connection.fetchval(self.queries["erasure_put"], contact_ref, now, AGAIN) is not None
 
     async def erasure(self, connection: Connection, contact_ref: str) -> Any:
         """When a person was erased, the tombstone's sequence, and the dossiers that carry the contact_ref."""
@@ -449,6 +464,58 @@ class Store:
     async def erased_since(self, connection: Connection, since: datetime) -> list[Any]:
         """Erasures after an instant, the oldest first: contact_ref, at, dossiers."""
         return await connection.fetch(self.queries["erased_since"], since)
+
+    async def give_back(self, connection: Connection, given: Sequence[GivenPerson], now: datetime) -> None:
+        """People whom this restored database does not know, or knows as they were before: sealed under their own keys, as
+        they once lay here. Who was erased, or has changed since, stays as is."""
+        newest = {each.contact_ref: each for each in given}
+        kept = {row["contact_ref"] for row in await connection.fetch(self.queries["people_kept"], sorted(newest))}
+        opened: dict[str, dict[str, Any]] = {}
+        for ref in sorted(newest.keys() - kept):
+            each = newest[ref]
+            try:
+                opened[ref] = unseal(self._service.keys, ref, each.nonce, each.ciphertext, each.wrapped)
+            except SealBroken:
+                log.error("person-not-given-back", contact_ref=ref)
+        hashes = {ref: self.person_hash(content.get("citizen_id")) for ref, content in opened.items()}
+        by_hash, by_ref = await self.persons(connection, [h for h in hashes.values() if h], sorted(opened))
+        people: list[tuple[Person, datetime, Literal["live", "history"]]] = []
+        for ref, content in opened.items():
+            person = by_ref.get(ref)
+            if person is None:
+                taken = hashes[ref] in by_hash  # the same person has applied anew meanwhile: two contacts, as it is
+                person = Person(ref, None if taken else hashes[ref], wrapped=newest[ref].wrapped)
+            person.take(content)
+            people.append((person, now, "live"))
+        await self._service.log.append(connection, await self.write_people(connection, people, now))
+        await connection.execute(self.queries["missing_forget"], sorted(opened))
+
+    async def miss(self, connection: Connection, refs: Collection[str], now: datetime) -> None:
+        """Applicants of dossiers that came back: whoever is neither known nor erased must be asked again."""
+        await connection.execute(self.queries["missing_put"], sorted(refs), now)
+
+    async def missing(self, connection: Connection, agencies: Sequence[str], limit: int) -> list[Dossier]:
+        """Dossiers of these agencies whose applicants are to be asked again, by their codes."""
+        rows = await connection.fetch(self.queries["missing_listed"], list(agencies), limit)
+        return [from_json(row["body"]) for row in rows]
+
+    async def missing_counted(self, connection: Connection, agencies: Sequence[str]) -> int:
+        count: int = await connection.fetchval(self.queries["missing_counted"], list(agencies))
+        return count
+
+    async def answer_missing(
+        self, connection: Connection, contact_ref: str, content: dict[str, Any], now: datetime
+    ) -> bool:
+        """The applicant has been asked again. False: nobody is missing there (any more)."""
+        if await connection.fetchval(self.queries["missing"], contact_ref) is None:
+            return False
+        person_hash = self.person_hash(content.get("citizen_id"))
+        by_hash, _ = await self.persons(connection, [person_hash] if person_hash else [], [])
+        person = Person(contact_ref, None if by_hash else person_hash)
+        person.take(content)
+        await self._service.log.append(connection, await self.write_people(connection, [(person, now, "live")], now))
+        await connection.execute(self.queries["missing_forget"], [contact_ref])
+        return True
 
     async def write_people(
         self,

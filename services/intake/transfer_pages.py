@@ -36,6 +36,8 @@ _STATES: Final[dict[str, Words]] = {
     "accepted": ("Đang giải quyết", "In work"),
     "refused": ("Bị từ chối", "Refused"),
     "returned": ("Bị trả lại", "Returned"),
+    "completed": ("Đã hoàn thành", "Completed"),
+    "rerouted": ("Đã chuyển cơ quan khác", "Sent elsewhere"),
     "recalled": ("Đã thu hồi", "Recalled"),
 }
 _STEPS: Final[dict[str, Words]] = {
@@ -86,18 +88,20 @@ def transfer_pages(service: Service, sessions: Sessions) -> APIRouter:
             agency=agency,
             agencies=[directory.agencies[code] for code in sessions.agencies_of(visit)],
             tabs=[(each, visit.says(*words), counts.get(each, "–")) for each, words in _SHOWN.items()],
-            rows=None if found is None else [_row(item, directory, visit, show, now) for item in found["items"]],
+            rows=None if found is None else [row_of(item, directory, visit, show, now) for item in found["items"]],
             more=None if found is None else found["next_cursor"],
         )
 
     return routes
 
 
-def _row(item: Mapping[str, Any], directory: Directory, visit: Visit, show: Show, now: datetime) -> dict[str, Any]:
+def row_of(item: Mapping[str, Any], directory: Directory, visit: Visit, show: Show, now: datetime) -> dict[str, Any]:
+    """A transfer as a page shows it, with the next steps of who looks at it in that list."""
     due = None if item["due_at"] is None else datetime.fromisoformat(item["due_at"])
     steps = [step for step in item["next_steps"] if _is_ours(step, show)]
     return {
         "dossier": item["dossier"],
+        "step": item["step"],
         "from": _name(item["from"], directory),
         "to": _name(item["to"], directory),
         "state": visit.says(*_STATES.get(item["state"], (item["state"], item["state"]))),

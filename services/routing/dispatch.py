@@ -2,7 +2,8 @@
 dossiers that the upper site has not been told of (what was here before the link was).
 
 The person goes along, sealed: the ciphertext as intake published it, the person's data key wrapped to the site where an
-officer will open it, and to no other.
+officer will open it, and to no other. What this site says that others cannot give back to it in the clear is sealed to itself,
+too (`own`): a ledger that a peer gives back after a loss can be read here.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from services.routing.crossing import Crossing
 from services.routing.document import DOCUMENT_TOPIC
 from services.routing.dossier import TRANSFER_TOPIC, Dossier
 from services.routing.link_store import LinkStore
-from services.routing.store import BEFORE_ALL, Sealed, Store
+from services.routing.store import BEFORE_ALL, Person, Store
 from services.routing.transfer import Transfer
 from shared.contracts.codes import format_instant, parse_instant
 from shared.contracts.envelope import Envelope, parse
@@ -29,7 +30,7 @@ from shared.contracts.events import (
     TransferRequested,
 )
 from shared.observe.traces import causing
-from shared.security.peers import Jwk, canonical, wrap_to
+from shared.security.peers import Identity, Jwk, canonical, wrap_to
 from shared.security.sealing import SealBroken, unwrap
 from shared.service import Service
 from shared.store.pool import TRANSIENT_ERRORS, Connection
@@ -48,8 +49,11 @@ LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Dispatch:
     """The loop that carries what waits into the ledgers."""
 
-    def __init__(self, service: Service, store: Store, links: LinkStore, crossing: Crossing) -> None:
+    def __init__(
+        self, service: Service, store: Store, links: LinkStore, crossing: Crossing, identity: Identity
+    ) -> None:
         self._service, self._store, self._links, self._crossing = service, store, links, crossing
+        self._identity = identity
         self._upper: str | None = None
         self._look: list[float] = []
         self._erasures_at = 0.0
@@ -144,12 +148,12 @@ class Dispatch:
                 found[data.transfer] = envelope
         return found
 
-    async def _people(self, waiting: Sequence[tuple[UUID, str, str]]) -> dict[tuple[str, str], Sealed]:
+    async def _people(self, waiting: Sequence[tuple[UUID, str, str]]) -> dict[tuple[str, str], Person]:
         """The applicants, each for the officer of one site alone, by code and site. Missing: nobody is known, or that site's
         key is not yet."""
         keys = {site: key for site in {site for _, _, site in waiting} if (key := await self._key_of(site)) is not None}
         rows = {row["code"]: row for row in await self._service.ask("intake", "/v1/sealed", code=_codes(waiting))}
-        people: dict[tuple[str, str], Sealed] = {}
+        people: dict[tuple[str, str], Person] = {}
         for _, code, site in waiting:
             if code not in rows or site not in keys:
                 continue
@@ -157,7 +161,9 @@ class Dispatch:
             with suppress(SealBroken):
                 data_key = unwrap(self._service.keys, row["wrapped"])
                 wrapped = wrap_to(data_key, keys[site])
-                people[code, site] = Sealed(row["contact_ref"], row["nonce"], row["ciphertext"], wrapped)
+                people[code, site] = Person(
+                    row["contact_ref"], row["nonce"], row["ciphertext"], wrapped, row["wrapped"]
+                )
         return people
 
     # -- people who were erased
@@ -209,10 +215,12 @@ class Dispatch:
             document = await self._store.document(connection, which, lock=True)
             assert document is not None
             out = self._crossing.out(self._service.directory.current, await self._service.log.now(connection))
+            own = self._identity.public["seal"]
             for envelope in await self._service.log.after(connection, DOCUMENT_TOPIC, which, document.told, 10_000):
                 data = parse(envelope)
                 if isinstance(data, DocumentEvent) and data.origin is None:
-                    out.send("document", site, {"sealed": wrap_to(canonical(event_json(envelope)), key)})
+                    said = canonical(event_json(envelope))
+                    out.send("document", site, {"sealed": wrap_to(said, key), "own": wrap_to(said, own)})
             await self._store.told_document(connection, which, document.version)
             await self._crossing.flush(connection, out, {})
         return 1
@@ -280,7 +288,7 @@ def _codes(waiting: Sequence[tuple[UUID, str, str]]) -> str:
     return ",".join(sorted({code for _, code, _ in waiting}))
 
 
-def ask_of(dossier: Dossier, transfer: Transfer, asked: Envelope, person: Sealed | None) -> dict[str, Any]:
+def ask_of(dossier: Dossier, transfer: Transfer, asked: Envelope, person: Person | None) -> dict[str, Any]:
     """What the working site must know to do its leg."""
     return {
         "event": event_json(asked),

@@ -149,25 +149,7 @@ def arrive(
     """Another site's document as it stands here, with the events that say so: that it was sent, as that site says, and that
     it has arrived. One for an agency that is not `here` is refused
     by the system, with a reason."""
-    document = Document(
-        id=said.document,
-        number=said.number,
-        date=date.fromisoformat(said.date),
-        kind=said.kind,
-        sender=said.from_agency,
-        receiver=said.to,
-        title=said.title,
-        state="01",
-        sent_at=now,
-        changed_at=now,
-        recorded=now,
-        dossier=said.dossier,
-        replaces=said.replaces,
-        ref=said.ref,
-        digest=said.digest,
-        version=1,
-        home=home,
-    )
+    document = _of(said, now, version=1, home=home)
     # Both are said here, too: the sender's figures are kept by the sites above it.
     events: list[tuple[Document, DocumentEvent]] = [(document, said)]
     document = replace(document, version=2)
@@ -197,6 +179,45 @@ def asked_back(
         return None
     moved, _ = move(document, "recall", now, reason=said.reason)
     return moved, said
+
+
+def again(known: Document | None, said: DocumentEvent, envelope: Envelope, *, worked_at: str) -> Document | None:
+    """A document after something that was done here once, and that its site's database has lost. None: something that the
+    other site has done comes before it."""
+    if known is None:
+        if not isinstance(said, DocumentSent) or envelope.sequence != 1:
+            return None
+        known = _of(said, envelope.time, version=0, worked_at=worked_at)
+    if envelope.sequence != known.version + 1:
+        return None
+    before = next((_before(known, act) for act, event in EVENTS.items() if isinstance(said, event)), None)
+    stands = _follow(known, said, envelope.time, state=said.state, before=before)
+    return replace(stands, recorded=max(envelope.recorded, known.recorded))
+
+
+def _of(
+    said: DocumentSent, at: datetime, *, version: int, home: str | None = None, worked_at: str | None = None
+) -> Document:
+    return Document(
+        id=said.document,
+        number=said.number,
+        date=date.fromisoformat(said.date),
+        kind=said.kind,
+        sender=said.from_agency,
+        receiver=said.to,
+        title=said.title,
+        state="01",
+        sent_at=at,
+        changed_at=at,
+        recorded=at,
+        dossier=said.dossier,
+        replaces=said.replaces,
+        ref=said.ref,
+        digest=said.digest,
+        version=version,
+        home=home,
+        worked_at=worked_at,
+    )
 
 
 def _follow(

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 
+from services.routing.compared import Ledger, Part
 from services.routing.link import BEGIN, Outgoing, Place, chain_over
 from services.routing.wire import Direction, Letter, Way, read_letter
 from shared.security.peers import Jwk, fingerprint
@@ -118,7 +119,7 @@ def effect_of(each: Letter, site: str) -> str | None:
     if each.kind == "copy":
         topic = each.body.get("event", {}).get("topic")
         return {"lienthong.dossier.v1": "dossier", "lienthong.transfer.v1": "transfer"}.get(topic)
-    return each.kind if each.kind in ("ask", "leg", "home", "erased") else None
+    return each.kind if each.kind in ("ask", "leg", "home", "document", "erased") else None
 
 
 def receipt_for(each: Letter) -> str | None:
@@ -333,14 +334,23 @@ class LinkStore:
         """Rows of ord, kind, key, body, digest."""
         return await connection.fetch(self._queries["back_page"], peer, limit)
 
-    async def back_taken(self, connection: Connection, taken: Sequence[int], later: Sequence[int] = ()) -> None:
-        """`later`: these wait until the peer has asked for their legs once more."""
+    async def back_taken(
+        self, connection: Connection, taken: Sequence[int], later: Mapping[int, str | None] | None = None
+    ) -> None:
+        """`later`: these wait until the peer has asked for their legs once more, or has said again what came before; with
+        the dossier or the document that they are about."""
         await connection.execute(self._queries["back_taken"], list(taken))
-        await connection.execute(self._queries["back_later"], list(later))
+        if later:
+            await connection.execute(self._queries["back_later"], list(later), list(later.values()))
 
     async def back_legs(self, connection: Connection, peer: str, codes: Collection[str]) -> list[tuple[int, Letter]]:
         """What this site had said of legs of these dossiers."""
         rows = await connection.fetch(self._queries["back_legs"], sorted(codes), peer)
+        return [(row["ord"], read_letter(row["body"], row["digest"])) for row in rows]
+
+    async def back_documents(self, connection: Connection, which: str) -> list[tuple[int, Letter]]:
+        """What this site had said of a document after what is known here, in its order."""
+        rows = await connection.fetch(self._queries["back_documents"], which)
         return [(row["ord"], read_letter(row["body"], row["digest"])) for row in rows]
 
     async def coming_back(self, connection: Connection, codes: Collection[str]) -> set[str]:
@@ -453,11 +463,31 @@ class LinkStore:
         """Rows of direction, day, envelopes, ours."""
         return await connection.fetch(self._queries["digests"], peer, since)
 
-    async def theirs(self, connection: Connection, peer: str, since: date) -> dict[tuple[date, str], str]:
+    async def theirs(
+        self, connection: Connection, peer: str, since: date
+    ) -> dict[tuple[date, str], tuple[str, list[str]]]:
+        """The peer's digests, and where both ledgers part, if they do."""
         rows = await connection.fetch(self._queries["digests_theirs"], peer, since)
-        return {(row["day"], row["direction"]): row["theirs"] for row in rows}
+        return {(row["day"], row["direction"]): (row["theirs"], list(row["differs"])) for row in rows}
 
-    async def put_theirs(self, connection: Connection, peer: str, said: Sequence[tuple[date, str, str]]) -> None:
+    async def parts(self, connection: Connection, peer: str, ledger: Ledger, day: date, size: int) -> list[Part]:
+        """A day's envelopes, so many at a time."""
+        rows = await connection.fetch(self._queries["digest_parts"], peer, ledger, day, size)
+        return [Part(Place(row["epoch"], row["first"]), row["last"], row["digest"]) for row in rows]
+
+    async def put_differs(
+        self, connection: Connection, peer: str, day: date, ledger: Ledger, names: Sequence[str]
+    ) -> bool:
+        """False when that was known."""
+        query = self._queries["digests_differ"]
+        return bool(await connection.fetchval(query, peer, day, ledger, list(names)))
+
+    async def agree(self, connection: Connection, peer: str, but: Sequence[tuple[date, Ledger]]) -> None:
+        """All days and ledgers but these are alike."""
+        days, ledgers = [day for day, _ in but], [ledger for _, ledger in but]
+        await connection.execute(self._queries["digests_agree"], peer, days, ledgers)
+
+    async def put_theirs(self, connection: Connection, peer: str, said: Sequence[tuple[date, Ledger, str]]) -> None:
         if said:
             columns = zip(*said, strict=True)
             await connection.execute(self._queries["digests_put"], peer, *map(list, columns))

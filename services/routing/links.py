@@ -6,14 +6,16 @@ for days: everything waits in the ledgers and goes, in order, when the bus answe
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
 from typing import Any, Final
 
 import asyncpg
 import structlog
 
+from services.routing.compared import UNLIKE, Ledger, Part, other, part_of, size_for, unlike_days, unlike_parts
 from services.routing.crossing import Crossing
 from services.routing.directories import Directories
 from services.routing.link import BATCH, Outgoing, Place, Seen, chain_over, judge, next_asked
@@ -33,7 +35,7 @@ from services.routing.wire import (
     read_letter,
 )
 from shared.bus.line import Arrived, Line, LineDown, Reading
-from shared.contracts.codes import format_instant, local_day, parse_instant
+from shared.contracts.codes import LOCAL_ZONE, format_instant, local_day, parse_instant
 from shared.contracts.events import link_topics
 from shared.observe.metrics import LINK_CLOCK, LINK_REFUSED, LINK_SILENT, LINK_WAITING, Metrics
 from shared.security.peers import Identity, fingerprint
@@ -48,6 +50,9 @@ RECORD_BYTES: Final = 2 << 20
 SAY_EVERY: Final = 5.0  # seconds between control records on an idle link
 SAY_SOON: Final = 0.3  # after something has moved
 DIGEST_DAYS: Final = 40
+DIGESTS_EVERY: Final = 10.0  # seconds between a link's sums while something moves on it
+PARTS_AT_ONCE: Final = 3  # days
+AT_ONCE: Final = 2  # links that are served side by side: half of the pool's connections, so that requests find one
 WAIT: Final = 0.2  # seconds that a poll waits
 UP_WITHIN: Final = 15.0  # seconds without a word after which a line counts as down
 
@@ -59,10 +64,13 @@ class Talk:
     say_at: float = 0.0
     asks: bool = False
     want: Place | None = None  # a ledger is being restored: rows after this place are asked for
+    confirmed: Place | None = None  # up to where the peer knows that its envelopes are here
     back: dict[str, Any] | None = None  # rows that the peer has asked for
-    digests: list[list[str]] | None = None
-    digests_of: tuple[Place, Place] | None = None
+    digests: dict[tuple[date, Ledger], tuple[str, int]] | None = None  # ours, each with how many envelopes
+    digests_of: tuple[Place, Place] | None = None  # the places of both ledgers that they were made at
     digests_at: float = 0.0
+    places: tuple[Place, Place] | None = None
+    unlike: list[tuple[date, Ledger]] = field(default_factory=list)
     ids_checked: float = 0.0
     certified: list[dict[str, Any]] = field(default_factory=list)
     certified_of: tuple[str, ...] = ()
@@ -201,11 +209,16 @@ class Links:
         more = False
         for link in peers:
             more = await self._publish(line, states[link.peer]) or more
-        for link in peers:
-            await self._say(line, link)
-        arrived = await line.poll(0.0 if more else WAIT)
-        for record in arrived:
-            await self._take(by_topic[record.topic], record)
+        # What is said on one link waits for no confirmation on another, and what comes on one for no effect on another.
+        await side_by_side([self._say(line, link) for link in peers if time.monotonic() >= self._talk(link).say_at])
+        arrived: dict[str, list[Arrived]] = {}
+        for record in await line.poll(0.0 if more else WAIT):
+            arrived.setdefault(record.topic, []).append(record)
+        await side_by_side([self._take_all(by_topic[topic], records) for topic, records in arrived.items()])
+
+    async def _take_all(self, link: Link, records: Sequence[Arrived]) -> None:
+        for record in records:
+            await self._take(link, record)
 
     def _talk(self, link: Link) -> Talk:
         return self._talks.setdefault(link.peer, Talk())
@@ -260,8 +273,10 @@ class Links:
             way = link.way_out(self.site)
             texts = [row["body"] for row in batch]
             digests = [row["digest"] for row in batch]
-            values.append(batch_record(self._identity, way, first, chain, texts, link.knows, digests))
-            chain, upto = batch[-1]["chain"], Place(batch[-1]["epoch"], batch[-1]["number"])
+            upto = Place(batch[-1]["epoch"], batch[-1]["number"])
+            again = upto <= link.confirmed
+            values.append(batch_record(self._identity, way, first, chain, texts, link.knows, digests, again=again))
+            chain = batch[-1]["chain"]
         await line.send(self._topic_out(link), values)
         async with self._service.pool.acquire() as connection:
             await self._links.published(connection, link.peer, link.sent, upto)
@@ -272,32 +287,37 @@ class Links:
         """Where this side is; often while something moves, now and then while nothing does."""
         talk = self._talk(link)
         now = time.monotonic()
-        if now < talk.say_at:
-            return
         async with self._service.pool.acquire() as connection:
             state = await self._links.link(connection, link.peer)
             place = await self._links.read_in(connection, link.peer)
             moment = await self._service.log.now(connection)
-            if talk.digests_of != (state.last, place.place) and now >= talk.digests_at:
-                since = moment - timedelta(days=DIGEST_DAYS)
-                talk.digests = [
-                    [row["day"].isoformat(), row["direction"], row["ours"]]
-                    for row in await self._links.digests(connection, link.peer, since)
-                ]
-                talk.digests_of = (state.last, place.place)
-                talk.digests_at = now + 20 * (time.monotonic() - now)  # a backlog must not wait for its own sums
+            places = (state.last, place.place)
+            rests, talk.places = talk.places == places, places
+            if talk.digests_of != places and (rests or now >= talk.digests_at):
+                talk.digests = {
+                    (row["day"], row["direction"]): (row["ours"], row["envelopes"])
+                    for row in await self._links.digests(connection, link.peer, _since(moment))
+                }
+                talk.digests_of = places
+                # A backlog must not wait for its own sums, nor forty links for each other's.
+                talk.digests_at = now + max(DIGESTS_EVERY, 20 * (time.monotonic() - now))
+            parts = await self._parts(connection, link, talk)
         said: dict[str, Any] = {
             "seen": {"epoch": place.place.epoch, "number": place.place.number, "chain": place.chain, "asks": talk.asks},
             "sent": list(state.sent),
+            "confirmed": list(state.confirmed),
             "clock": format_instant(datetime.now(UTC)),
             "reaches": sorted(self.reaches) if link.side == "upper" else [],
             "complete": format_instant(moment) if state.sent == state.last and not state.recovering else None,
-            "digests": talk.digests,
+            "digests": [[day.isoformat(), way, text] for (day, way), (text, _) in (talk.digests or {}).items()],
+            "digests_of": [list(each) for each in talk.digests_of or ()],
             "keys": self._identity.announced,
             "knows": sorted(state.signing_keys),
         }
         if link.side == "lower":
             said["certificates"] = self._certified(state)
+        if parts:
+            said["parts"] = parts
         if talk.want is not None:
             said["want"] = list(talk.want)
         if talk.back is not None:
@@ -306,6 +326,19 @@ class Links:
         record = control_record(self._identity, link.way_out(self.site), tick, said, state.knows)
         await line.send(self._topic_out(link), [record])
         talk.say_at, talk.asks, talk.back = now + SAY_EVERY, False, None
+
+    async def _parts(self, connection: Connection, link: Link, talk: Talk) -> list[dict[str, Any]]:
+        """Of days on which the sides do not have the same: digests of their parts, for the peer to find where they part."""
+        found = []
+        for day, ledger in talk.unlike[:PARTS_AT_ONCE]:
+            _, envelopes = (talk.digests or {}).get((day, ledger), ("", 0))
+            size = size_for(envelopes)
+            parts = await self._links.parts(connection, link.peer, ledger, day, size)
+            found.append(
+                {"day": day.isoformat(), "direction": ledger, "size": size, "parts": [p.to_json() for p in parts]}
+            )
+        talk.unlike = []
+        return found
 
     def _certified(self, link: Link) -> list[dict[str, Any]]:
         """Our word on the peer's signing keys, and what leads from us to a root. Signed anew only when a key has changed."""
@@ -351,7 +384,12 @@ class Links:
             return  # it rests on what this site had said: all that is asked for again when that stands again
         verdict = judge(state.place, state.chain, batch.first, batch.before, batch.digests)
         if verdict.verdict == "duplicate":
-            await self._links.refused(connection, link.peer, "duplicate")
+            # What a sender knows to be here it sends again with that word: without it somebody else does.
+            old = not batch.again and talk.confirmed is not None and batch.last <= talk.confirmed
+            reason = "replayed" if old else "duplicate"
+            await self._links.refused(connection, link.peer, reason)
+            if old:
+                log.error("link-record-refused", link=link.name_on(self.site), reason=reason)
             return
         if verdict.verdict != "new":
             if verdict.verdict == "fork":
@@ -398,8 +436,19 @@ class Links:
             complete = None if said["complete"] is None else parse_instant(said["complete"])
             reaches = {str(site) for site in said["reaches"]} | {link.peer}
             peer_sent = Place(*map(int, said["sent"]))
-            digests = [(date.fromisoformat(day), _other(way), str(text)) for day, way, text in said["digests"] or ()]
+            digests = [(date.fromisoformat(day), other(way), str(text)) for day, way, text in said["digests"] or ()]
+            digests_of = [Place(*map(int, each)) for each in said.get("digests_of", ())]
+            parts = [
+                (
+                    date.fromisoformat(each["day"]),
+                    other(each["direction"]),
+                    int(each["size"]),
+                    [*map(part_of, each["parts"])],
+                )
+                for each in said.get("parts", ())
+            ]
             want = Place(*map(int, said["want"])) if "want" in said else None
+            confirmed = Place(*map(int, said["confirmed"])) if "confirmed" in said else None
             keys = PublicKeys.model_validate(said["keys"]).model_dump() if "keys" in said else None
             knows = [str(name) for name in said.get("knows", ())]
             certificates = [Certificate.model_validate(each).model_dump() for each in said.get("certificates", ())]
@@ -411,8 +460,11 @@ class Links:
         if not await self._links.heard(connection, *values):
             await self._links.refused(connection, link.peer, "replayed")
             return
+        talk.confirmed = confirmed
         await self._links.put_theirs(connection, link.peer, digests)
         place = (await self._links.read_in(connection, link.peer)).place
+        for each in parts:
+            await self._part(connection, link, *each)
         if next_asked(place, peer_sent):
             talk.asks = True
             talk.soon()
@@ -422,6 +474,10 @@ class Links:
         out = await self._links.lock_out(connection, link.peer)
         if "back" in said:
             await self._given_back(connection, link, out, said["back"])
+        if digests_of == [place, out.last] and talk.digests is not None and talk.digests_of == (out.last, place):
+            mine = {key: text for key, (text, _) in talk.digests.items()}
+            talk.unlike = unlike_days(mine, {(day, ledger): text for day, ledger, text in digests})
+            await self._links.agree(connection, link.peer, talk.unlike)
         ours = await self._links.chain_at(connection, link.peer, seen.place, out.last)
         match out.heard(seen, ours):
             case "recover":
@@ -437,6 +493,15 @@ class Links:
         if out.recovering and talk.want is None:
             talk.want = out.confirmed  # this process has not asked yet
             talk.soon()
+
+    async def _part(
+        self, connection: Connection, link: Link, day: date, ledger: Ledger, size: int, theirs: list[Part]
+    ) -> None:
+        """The peer's parts of a day on which both do not have the same: it is named where they part."""
+        names = unlike_parts(await self._links.parts(connection, link.peer, ledger, day, max(1, size)), theirs)
+        if names and await self._links.put_differs(connection, link.peer, day, ledger, names):
+            await self._links.refused(connection, link.peer, UNLIKE)
+            log.error("link-digest-differs", link=link.name_on(self.site), day=day.isoformat(), at=names[:10])
 
     async def _rows_after(self, connection: Connection, link: Link, after: Place, have: Place) -> dict[str, Any]:
         """What this side has received after a place, for a peer whose own ledger was restored."""
@@ -517,7 +582,7 @@ class Links:
             for link in await self._links.links(connection):
                 theirs = await self._links.theirs(connection, link.peer, date.min)
                 for row in await self._links.digests(connection, link.peer, datetime(1970, 1, 1, tzinfo=UTC)):
-                    said = theirs.get((row["day"], row["direction"]))
+                    said, differs = theirs.get((row["day"], row["direction"]), (None, []))
                     old = row["day"] < local_day(datetime.now(UTC)) - timedelta(days=DIGEST_DAYS)
                     items.append(
                         {
@@ -528,6 +593,7 @@ class Links:
                             "ours": row["ours"],
                             "theirs": said,
                             "equal": said == row["ours"] or (said is None and old),
+                            "differs": differs,
                         }
                     )
         return items
@@ -543,6 +609,22 @@ class Links:
             out.sent = place
             await self._links.write_out(connection, peer, out)
         return count
+
+
+async def side_by_side(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All of them, few at a time; when one fails the others are ended, and its error is raised."""
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one(work: Coroutine[Any, Any, None]) -> None:
+        async with turn:
+            await work
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(one(work))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _batches(rows: Sequence[Any]) -> list[list[Any]]:
@@ -564,9 +646,9 @@ def _batches(rows: Sequence[Any]) -> list[list[Any]]:
     return batches
 
 
-def _other(direction: Any) -> str:
-    """The peer's outgoing direction is our incoming one."""
-    return "in" if direction == "out" else "out"
+def _since(moment: datetime) -> datetime:
+    """The first instant of the days that are compared: whole ones, or both sides would cut the first one elsewhere."""
+    return datetime.combine(local_day(moment) - timedelta(days=DIGEST_DAYS), clock.min, LOCAL_ZONE)
 
 
 def show_link(metrics: Metrics, link: Link, name: str, waiting: int) -> None:

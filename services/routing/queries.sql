@@ -412,12 +412,15 @@ SELECT ord, kind, key, body, digest FROM {schema}.link_back WHERE peer = $1 AND 
 DELETE FROM {schema}.link_back WHERE ord = ANY ($1::bigint[])
 
 -- name: back_later
-UPDATE {schema}.link_back SET later = true WHERE ord = ANY ($1::bigint[])
+UPDATE {schema}.link_back b SET later = true, key = w.key FROM unnest($1::bigint[], $2::text[]) AS w(ord, key) WHERE b.ord = w.ord
 
 -- name: back_legs
 -- What was said here of these dossiers' legs, which are asked for once more.
 SELECT ord, key, body, digest FROM {schema}.link_back
 WHERE key = ANY ($1::text[]) AND kind = 'leg' AND peer = $2 ORDER BY ord
+
+-- name: back_documents
+SELECT ord, body, digest FROM {schema}.link_back WHERE key = $1 AND kind = 'document' ORDER BY ord
 
 -- name: back_transfers
 SELECT DISTINCT key FROM {schema}.link_back WHERE key = ANY ($1::text[]) AND kind = 'transfer'
@@ -485,12 +488,32 @@ FROM {schema}.link_received WHERE peer = $1 AND at >= $2 GROUP BY 2
 ORDER BY 2, 1
 
 -- name: digests_theirs
-SELECT day, direction, theirs FROM {schema}.link_digest WHERE peer = $1 AND day >= $2
+SELECT day, direction, theirs, differs FROM {schema}.link_digest WHERE peer = $1 AND day >= $2
 
 -- name: digests_put
 INSERT INTO {schema}.link_digest (peer, day, direction, theirs)
 SELECT $1, * FROM unnest($2::date[], $3::text[], $4::text[])
 ON CONFLICT (peer, day, direction) DO UPDATE SET theirs = excluded.theirs
+
+-- name: digest_parts
+-- Of one day's envelopes in one of the ledgers ($2), $4 at a time by their numbers: where they lie, and one digest over them.
+SELECT epoch, min(number) AS first, max(number) AS last,
+       left(encode(sha256(convert_to(string_agg(digest, '' ORDER BY number), 'UTF8')), 'hex'), 16) AS digest
+FROM (SELECT epoch, number, digest FROM {schema}.link_sent
+      WHERE $2 = 'out' AND peer = $1 AND epoch IS NOT NULL AND (at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date = $3
+      UNION ALL
+      SELECT epoch, number, digest FROM {schema}.link_received
+      WHERE $2 = 'in' AND peer = $1 AND (at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date = $3) AS day
+GROUP BY epoch, (number - 1) / $4 ORDER BY 1, 2
+
+-- name: digests_differ
+-- Whether that is news.
+UPDATE {schema}.link_digest SET differs = $4 WHERE peer = $1 AND day = $2 AND direction = $3 AND differs <> $4::text[]
+RETURNING true
+
+-- name: digests_agree
+UPDATE {schema}.link_digest SET differs = '{{}}' WHERE peer = $1 AND differs <> '{{}}'
+    AND NOT (day, direction) IN (SELECT * FROM unnest($2::date[], $3::text[]))
 
 -- name: site_keys
 SELECT site, seal FROM {schema}.site_key

@@ -7,7 +7,12 @@ here, in its order, before anything that the peer has said is heard:
                         bus to all who follow it; routing's own are followed by the walks, which say nothing anew
     leg                 what was said here of a leg of another site: it is said again when that leg has been asked for again
     ask, home           of a transfer that nobody could give back: it is recalled where it is worked on, and its dossier named
+    document            what was done here to a document, which this site sealed to itself, too: under its id and number, once
+                        the other site has said again what came before
     erased              a person who was erased, and is so again
+
+The applicants of dossiers that were handed over come back with them, sealed as they lie in intake. Of the others no site has
+anything: intake keeps a list of the dossiers whose applicants must be asked again (decision 0009).
 
 Where a dossier has gone on otherwise meanwhile, because this site was restored alone, what it has itself stands, and the
 upper site is told it instead.
@@ -15,7 +20,7 @@ upper site is told it instead.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +31,7 @@ import structlog
 
 from services.routing.carried import DOSSIER_TOPIC, event_of
 from services.routing.crossing import Crossing, Out, with_origin
+from services.routing.documents import Documents
 from services.routing.dossier import TRANSFER_TOPIC, Dossier
 from services.routing.link_store import LinkStore
 from services.routing.store import Store
@@ -43,6 +49,7 @@ log = structlog.get_logger("lienthong.restoring")
 PAGE: Final = 200
 FOLLOWS_WITHIN: Final = 120.0  # seconds for what was given to intake to come back over the bus
 READY_WITHIN: Final = 20.0  # seconds that a site that starts waits for its peers; then it goes on alone
+AS_INTAKE: Final = {"contact_ref": "contact_ref", "nonce": "nonce", "ciphertext": "ciphertext", "wrapped": "own"}
 LOST: Final = "Cơ quan gửi đã khôi phục dữ liệu từ bản sao lưu cũ; hồ sơ sẽ được chuyển lại."
 
 
@@ -57,17 +64,21 @@ class Page:
     forked: dict[str, int]
     again: list[Envelope] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
-    later: list[int] = field(default_factory=list)
+    later: dict[int, str | None] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     erased: list[tuple[str, datetime]] = field(default_factory=list)
     people: set[tuple[str, str]] = field(default_factory=set)  # by contact_ref, and the site that they were sealed to
+    documents: list[tuple[int, Letter]] = field(default_factory=list)
 
 
 class Restoring:
     """The loop that takes what was given back."""
 
-    def __init__(self, service: Service, store: Store, links: LinkStore, crossing: Crossing) -> None:
+    def __init__(
+        self, service: Service, store: Store, links: LinkStore, crossing: Crossing, documents: Documents
+    ) -> None:
         self._service, self._store, self._links, self._crossing = service, store, links, crossing
+        self._documents = documents
         self._given: dict[int, float] = {}
         self._began = time.monotonic()
         self._was = False
@@ -124,9 +135,14 @@ class Restoring:
         erased = [
             str(read_letter(row["body"], row["digest"]).body["contact_ref"]) for row in rows if row["kind"] == "erased"
         ]
-        if not envelopes and not erased:
+        people = [
+            person
+            for row in rows
+            if row["kind"] == "ask" and (person := own_person(read_letter(row["body"], row["digest"]))) is not None
+        ]
+        if not envelopes and not erased and not people:
             return {}
-        answer = await self._tell_intake(envelopes, erased)
+        answer = await self._tell_intake(envelopes, erased, people)
         forked: dict[str, int] = answer["forked"]
         heads: dict[str, int] = {}
         for each in envelopes:
@@ -144,10 +160,20 @@ class Restoring:
         return None
 
     async def _tell_intake(
-        self, events: Sequence[Envelope] = (), erased: Sequence[str] = (), *, whole: bool = False
+        self,
+        events: Sequence[Envelope] = (),
+        erased: Sequence[str] = (),
+        people: Sequence[Mapping[str, str]] = (),
+        *,
+        whole: bool = False,
     ) -> dict[str, Any]:
         """Raises OSError when intake does not answer."""
-        body = {"events": [envelope_to_json(each) for each in events], "erased": list(erased), "whole": whole}
+        body = {
+            "events": [envelope_to_json(each) for each in events],
+            "erased": list(erased),
+            "people": list(people),
+            "whole": whole,
+        }
         try:
             answer = await self._service.http.post(
                 f"{self._service.settings.url_of('intake')}/v1/restored",
@@ -174,6 +200,11 @@ class Restoring:
             page = Page(peer, out, dossiers, walks, forked)
             for row in rows:
                 self._row(page, row)
+            for row, each in page.documents:
+                key = await self._documents.stand_again(connection, each)
+                if key is not None:
+                    page.taken.remove(row)
+                    page.later[row] = key
             await self._links.back_taken(connection, page.taken, page.later)
             await self._transfers_forked(connection, page, stood)
             self._go_on(page, await self._links.coming_back(connection, codes))
@@ -190,6 +221,9 @@ class Restoring:
         page.taken.append(row["ord"])
         if row["kind"] == "erased":
             page.erased.append((str(each.body["contact_ref"]), each.at))
+            return
+        if row["kind"] == "document":
+            page.documents.append((row["ord"], each))
             return
         try:
             envelope, data = event_of(each.body["event"])
@@ -237,7 +271,7 @@ class Restoring:
     def _leg(self, page: Page, row: int, walk: Walk | None, envelope: Envelope, data: TransferEvent) -> None:
         if walk is None or data.transfer not in walk.transfers:
             page.taken.remove(row)
-            page.later.append(row)
+            page.later[row] = envelope.subject
             return
         before = len(walk.events)
         if walk.again(data, max(envelope.time, page.out.now)):
@@ -275,3 +309,11 @@ class Restoring:
             told |= {(ref, site) for site in await self._links.forget(connection, home, ref)}
         for ref, site in sorted(told):
             page.out.send("erased", site, {"contact_ref": ref})
+
+
+def own_person(each: Letter) -> dict[str, str] | None:
+    """The applicant that went with a transfer, as intake had sealed it; None when nobody did, or was erased since."""
+    sealed = each.body.get("sealed")
+    if each.person is None or not isinstance(sealed, Mapping) or "own" not in sealed:
+        return None
+    return {name: str(sealed[of]) for name, of in AS_INTAKE.items()}

@@ -98,6 +98,17 @@ class Sealed(NamedTuple):
     wrapped: str
 
 
+class Person(NamedTuple):
+    """A person as home hands one over: `Sealed` for the working site, and the person's key as home wraps it for itself, so
+    that a restored home gets the person back from the peer's ledger."""
+
+    contact_ref: str
+    nonce: str
+    ciphertext: str
+    wrapped: str
+    own: str
+
+
 @dataclass(slots=True)
 class Copy:
     """How far a lower site's dossier was copied: its own two sequences, and ours on the topic of copies."""

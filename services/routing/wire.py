@@ -36,6 +36,7 @@ REASONS: Final = (
     "bad-envelope",
     "bad-event",
     "bad-signature",
+    "digest-differs",
     "duplicate",
     "expired-key",
     "failed",
@@ -197,7 +198,8 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A record that holds envelopes: their texts from `first` on, `before` being the sender's chain before it; with the text
-    that was signed and its signature, by which each of them is verified elsewhere."""
+    that was signed and its signature, by which each of them is verified elsewhere. `again`: the sender knows that the receiver
+    has them, and sends them once more."""
 
     first: Place
     before: str
@@ -205,6 +207,11 @@ class Batch:
     texts: tuple[str, ...]
     manifest: str
     jws: str
+    again: bool = False
+
+    @property
+    def last(self) -> Place:
+        return Place(self.first.epoch, self.first.number + len(self.texts) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +230,16 @@ def batch_record(
     texts: Sequence[str],
     known: Collection[str] = (),
     signed: Sequence[str] | None = None,
+    *,
+    again: bool = False,
 ) -> bytes:
     """`known`: the keys of ours that the receiver knows; `signed`: the digests of the ledger, if they may be others."""
     now = [digest_of(text) for text in texts]
     digests = now if signed is None else list(signed)
     without = {str(at): digest for at, digest in enumerate(now) if digest != digests[at]}
-    more = {"without": without} if without else {}
+    more: dict[str, Any] = {"without": without} if without else {}
+    if again:
+        more["again"] = True
     manifest = canonical(
         way.manifest(kind="envelopes", epoch=first.epoch, first=first.number, before=before, digests=digests, **more)
     )
@@ -280,4 +291,4 @@ def open_record(value: bytes | None, way: Way, keys: Mapping[str, Jwk], now: dat
         raise Refused("oversize")
     if any(digest_of(text) != without.get(at, digests[at]) for at, text in enumerate(texts)):
         raise Refused("bad-digest")
-    return Batch(first, before, digests, texts, manifest.decode(), signature)
+    return Batch(first, before, digests, texts, manifest.decode(), signature, inner.get("again") is True)

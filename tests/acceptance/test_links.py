@@ -124,27 +124,34 @@ def test_a_hand_over_is_proven_where_only_a_root_is_known(pair: Pair, tmp_path: 
         assert [(f["part"], f["item"]) for f in changed["faults"]] == [("transfers", made["transfers"])]
 
 
-@pytest.mark.parametrize("upwards", [True, False])
-def test_a_document_is_sent_and_its_states_come_back(pair: Pair, upwards: bool) -> None:
-    def document(site: Up, which: str) -> dict[str, Any]:
-        with site.http("routing") as http:
-            answer = http.get(f"/v1/documents/{which}")
-            found: dict[str, Any] = answer.json() if answer.status_code == 200 else {"state": None}
-            return found
+def document(site: Up, which: str) -> dict[str, Any]:
+    with site.http("routing") as http:
+        answer = http.get(f"/v1/documents/{which}")
+        found: dict[str, Any] = answer.json() if answer.status_code == 200 else {"state": None}
+        return found
 
-    def act_on(site: Up, which: str, operation: str, **body: str) -> int:
-        with site.http("routing") as http:
-            return http.post(f"/v1/documents/{which}/{operation}", json=body).status_code
 
-    home, there = (pair.commune, pair.province) if upwards else (pair.province, pair.commune)
-    sender, receiver = (COMMUNE, LAND) if upwards else (LAND, COMMUNE)
-    body = {"number": "7/CV", "date": "2026-11-23", "kind": 0, "from": sender, "to": receiver, "title": SECRET}
+def act_on(site: Up, which: str, operation: str, **body: str) -> int:
+    with site.http("routing") as http:
+        return http.post(f"/v1/documents/{which}/{operation}", json=body).status_code
+
+
+def send_document(home: Up, there: Up, number: str, sender: str, receiver: str) -> str:
+    """A document that has arrived at the other site; its id."""
+    body = {"number": number, "date": "2026-11-23", "kind": 0, "from": sender, "to": receiver, "title": SECRET}
     with home.http("routing") as http:
         made = http.post("/v1/documents", json=body)
     assert (made.status_code, made.json()["state"]) == (201, "01"), made.text
-    which = made.json()["id"]
+    which = str(made.json()["id"])
     until(lambda: document(there, which)["state"] == "01", "it has arrived")
     until(lambda: document(home, which)["arrived"], "and its sender knows")
+    return which
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_a_document_is_sent_and_its_states_come_back(pair: Pair, upwards: bool) -> None:
+    home, there = (pair.commune, pair.province) if upwards else (pair.province, pair.commune)
+    which = send_document(home, there, "7/CV", *((COMMUNE, LAND) if upwards else (LAND, COMMUNE)))
     assert (document(there, which)["title"], document(there, which)["home"]) == (SECRET, home.ready["site"])
     assert (act_on(home, which, "accept"), act_on(there, which, "recall", reason="x")) == (409, 409)
     assert act_on(there, which, "accept") == act_on(there, which, "start") == 200
@@ -175,6 +182,12 @@ def test_a_refusal_is_read_with_its_reason_on_both_sites(pair: Pair) -> None:
     assert "Thiếu trích lục bản đồ" in page
     assert "Văn phòng Đăng ký đất đai tỉnh Thái Nguyên" in page
     assert "yêu cầu lại" in page
+    with pair.commune.http("intake", Role.DESK, COMMUNE) as http:
+        page = http.get(f"/desk/dossiers/{code}").text  # the dossier's own page shows its legs
+    assert "Các bước liên thông" in page
+    assert "Văn phòng Đăng ký đất đai tỉnh Thái Nguyên" in page
+    assert "Bị từ chối" in page
+    assert "Thiếu trích lục bản đồ" in page
     for site in (pair.commune, pair.province):
         assert transfers(site, code)[0]["reason"] == "Thiếu trích lục bản đồ"
     assert "request-again" in transfers(pair.commune, code)[0]["next_steps"]
@@ -242,6 +255,7 @@ def test_the_upper_site_shows_a_lower_sites_dossier_as_its_home_does(pair: Pair)
         assert "applicant" not in there
         assert there["home"] == COMMUNE
         assert there["allowed"] == []
+        assert "Nơi quản lý hồ sơ" in above.get(f"/desk/dossiers/{code}").text
         for name in ("state", "receiving_agency", "received_at", "due_at", "version", "paused"):
             assert there[name] == shown[name], name
         queries: list[dict[str, str]] = [{"agency": COMMUNE}, {"q": code}, {"q": code[-4:]}, {"state": "5"}, {}]
@@ -267,10 +281,33 @@ def test_the_upper_site_shows_a_lower_sites_dossier_as_its_home_does(pair: Pair)
         assert (rated.status_code, rated.json()["code"]) == (409, "not-home")
 
 
+def a_commune_alone(commune: Up) -> None:
+    """With its line down it receives, returns, prints, and tells its citizens; due dates do not care."""
+    code = receive(commune)
+    with commune.http("intake") as http:
+        due = http.get(f"/v1/dossiers/{code}").json()["due_at"]
+        slip = http.get(f"/desk/dossiers/{code}/forms/receipt.pdf")
+        assert slip.content.startswith(b"%PDF")
+        act(commune, code, "resolution", result="granted")
+        act(commune, code, "return", by="counter")
+        shown = http.get(f"/v1/dossiers/{code}").json()
+    assert (shown["state"], shown["due_at"]) == (10, due)
+
+    def told() -> bool:
+        with commune.http("notify") as http:
+            items = http.get("/v1/notices", params={"dossier": code}).json()["items"]
+        return {"received", "resolved"} <= {n["act"] for n in items if n["state"] in ("sent", "delivered")}
+
+    until(told, "its citizen was told of the receipt and of the result")
+
+
 def test_a_cut_line_delays_and_loses_nothing(pair: Pair) -> None:
     pair.line.cut()
     until(lambda: not links_over_http(pair.commune)[0]["up"], "the line is seen to be down")
     assert not status(pair.commune)["up"]
+    with pair.commune.http("intake", Role.OPERATOR) as http:
+        assert "Mất đường truyền" in http.get("/links").text
+    a_commune_alone(pair.commune)
     codes = [receive(pair.commune) for _ in range(5)]
     for code in codes:
         act(pair.commune, code, "start")
@@ -420,9 +457,25 @@ def known_of(site: Up, code: str) -> list[Any]:
     return [history, [{name: each[name] for name in seen} for each in transfers(site, code)]]
 
 
+def person_of(site: Up, code: str) -> Any:
+    """The applicant's name, as the dossier's home shows it."""
+    with site.http("intake") as http:
+        return (http.get(f"/v1/dossiers/{code}").json().get("applicant") or {}).get("name")
+
+
+def person_at_the_province(pair: Pair, code: str) -> Any:
+    which = transfers(pair.province, code)[0]["id"]
+    with pair.province.http("routing", Role.OFFICER, LAND) as http:
+        return (http.get(f"/v1/transfers/{which}").json().get("applicant") or {}).get("name")
+
+
 def test_what_a_restored_commune_had_said_comes_back(pair: Pair, tmp_path: Path) -> None:
     until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
     started = receive(pair.commune)  # before the backup, and goes on after it
+    erased = receive(pair.commune)  # known to the province before the backup, erased after it
+    act(pair.commune, erased, "start")
+    until(lambda: states(pair.commune, erased) == ["delivered"], "delivered")
+    until(lambda: drained(pair.commune, pair.province), "nothing waits any more")
     backup = back_up(pair.commune, tmp_path)
     before = status(pair.commune)
     answered, asked_again, paused = (receive(pair.commune) for _ in range(3))
@@ -442,6 +495,19 @@ def test_what_a_restored_commune_had_said_comes_back(pair: Pair, tmp_path: Path)
     act(pair.province, down, "start")
     until(lambda: states(pair.commune, down) == ["delivered"], "handed down")
     on_leg(pair.commune, down, "accept", COMMUNE)
+    sent = send_document(pair.commune, pair.province, "8/CV", COMMUNE, LAND)
+    assert act_on(pair.province, sent, "accept") == 200
+    until(lambda: document(pair.commune, sent)["state"] == "03", "home follows")
+    assert act_on(pair.commune, sent, "recall", reason="Nhầm số văn bản") == 200
+    until(lambda: document(pair.province, sent)["state"] == "13", "it is asked back")
+    assert act_on(pair.province, sent, "recall-refuse", reason="Đang giải quyết") == 200
+    come = send_document(pair.province, pair.commune, "9/CV", LAND, COMMUNE)
+    assert act_on(pair.commune, come, "accept") == act_on(pair.commune, come, "start") == 200
+    until(lambda: document(pair.province, come)["state"] == "05", "home follows")
+    until(lambda: document(pair.commune, sent)["state"] == "16", "home follows")
+    papers = {which: document(pair.commune, which) for which in (sent, come)}
+    assert lienthong("erase", erased, data=pair.commune.data).returncode == 0
+    until(lambda: person_at_the_province(pair, erased) is None, "the officer there reads nothing any more")
     codes = (started, answered, asked_again, paused)
     with pair.commune.http("intake") as http:
         until(lambda: http.get(f"/v1/dossiers/{answered}").json()["state"] == 9, "resolved")
@@ -456,6 +522,33 @@ def test_what_a_restored_commune_had_said_comes_back(pair: Pair, tmp_path: Path)
     assert status(pair.commune)["sent"]["epoch"] == before["sent"]["epoch"] + 1
     assert {code: known_of(pair.commune, code) for code in codes} == kept
     until(lambda: states(pair.commune, down) == ["accepted"], "what was said here of another site's leg stands again")
+    until(lambda: document(pair.commune, sent)["state"] == "16", "what was sent stands again, with what was answered")
+    until(lambda: document(pair.commune, come)["state"] == "05", "what was done here to another site's document, too")
+    unlike = ("sent_at", "arrived_at", "changed_at")  # heard again now
+    for which, known in papers.items():
+        there = document(pair.commune, which)
+        assert {k: v for k, v in there.items() if k not in unlike} == {
+            k: v for k, v in known.items() if k not in unlike
+        }
+    assert act_on(pair.commune, come, "finish") == act_on(pair.province, sent, "start") == 200
+    assert act_on(pair.province, sent, "finish") == 200
+    until(lambda: document(pair.province, come)["state"] == "06", "and work goes on from there")
+    until(lambda: document(pair.commune, sent)["state"] == "06", "on both sides")
+    # Who was given along is back; who was not is asked again; who was erased since the backup is told again, and gone.
+    assert person_of(pair.commune, answered) == person_of(pair.commune, asked_again) == NAME
+    assert person_of(pair.commune, paused) is None
+    with pair.commune.http("intake", Role.DESK, COMMUNE) as http:
+        page = http.get("/desk/missing").text
+        assert paused in page
+        assert answered not in page
+        wrong = http.post(f"/desk/missing/{paused}", data={"name": NAME, "phone": "12"})
+        assert (wrong.status_code, person_of(pair.commune, paused)) == (422, None)
+        done = http.post(f"/desk/missing/{paused}", data={"name": NAME, "phone": "0912345678"})
+        assert done.headers["location"] == f"/desk/dossiers/{paused}"
+        assert paused not in http.get("/desk/missing").text
+    assert person_of(pair.commune, paused) == NAME
+    until(lambda: person_of(pair.commune, erased) is None, "erased again")
+    assert person_at_the_province(pair, erased) is None
     on_leg(pair.commune, down, "complete", COMMUNE, result="granted")
     with pair.province.http("intake") as http:
         until(lambda: http.get(f"/v1/dossiers/{down}").json()["state"] == 9, "the answer is heard at home")

@@ -330,6 +330,16 @@ async def test_a_subscriber_comes_sees_its_window_and_what_follows_and_goes(site
         "subscriber", "add", "H55.242", "--tier", "agency", "--topics", "own,public", "--out", str(file)
     )
     assert done["replayed"] >= 1
+    wanted = site.folder / "subscribers.yaml"
+    wanted.write_text(
+        "subscribers:\n"
+        "  - {code: H55.242, tier: agency, topics: [own, public]}\n"
+        "  - {code: H55.218, tier: agency, topics: [own]}\n"
+    )
+    applied = await site.asked("subscriber", "apply", str(wanted), "--out", str(site.folder))
+    assert [(line["code"], line["outcome"]) for line in applied] == [("H55.242", "there"), ("H55.218", "added")]
+    assert (await site.command("subscriber", "test", str(site.folder / "H55.218.json")))[0] == 0
+    await site.asked("subscriber", "remove", "H55.218")
     assert file.stat().st_mode & 0o077 == 0
     second = await site.receive("H55.242")
     keys: list[str] = []

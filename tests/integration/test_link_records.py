@@ -213,6 +213,18 @@ async def test_an_old_word_again_has_no_effect(site: RunningSite, lower: Lower) 
     assert (await lower.link())["reaches"] == [LOWER, "H55.9003"]
 
 
+async def test_an_old_record_again_is_a_replay_unless_its_sender_says_so(site: RunningSite, lower: Lower) -> None:
+    old = lower.record(lower.copy(15))
+    text = orjson.loads(old)["envelopes"][0]
+    first, chain = Place(lower.place.epoch, lower.place.number + 1), lower.chain
+    await lower.deliver(text)
+    await refused(site, lower, old, "duplicate")  # its sender may not have heard that it came
+    await lower.send(lower.control(confirmed=list(lower.place)))
+    await refused(site, lower, old, "replayed")
+    again = batch_record(lower.identity, lower.way, first, chain, [text], again=True)
+    await refused(site, lower, again, "duplicate")
+
+
 async def test_one_bad_envelope_isolates_only_itself(site: RunningSite, lower: Lower) -> None:
     first = lower.copy(11)
     texts = [
@@ -374,6 +386,46 @@ async def test_the_digests_of_a_day_are_compared_and_the_day_is_named(site: Runn
 
         assert await site.until(told)
         assert (await ours())["equal"] is equal
+
+
+async def test_where_the_ledgers_of_a_day_part_is_named(site: RunningSite, lower: Lower) -> None:
+    """Somebody has changed the database at one end: each side tells the other, and both name the envelope."""
+    await lower.deliver(lower.copy(62))
+    await lower.deliver(lower.copy(63))
+    day = local_day(datetime.now(UTC)).isoformat()
+    epoch, number = lower.place
+    found = await site.fetch("SELECT number, digest FROM routing.link_received WHERE peer = $1 ORDER BY number", LOWER)
+    digests = [row["digest"] for row in found]
+    changed = [*digests[:-1], "f" * 64]  # the lower site's last one is another
+    said = sha256("".join(changed).encode()).hexdigest()
+    parts = [[epoch, n, n, sha256(digest.encode()).hexdigest()[:16]] for n, digest in enumerate(changed, start=1)]
+    before = (await lower.link())["refused"].get("digest-differs", 0)
+    since = len(await site.bus.records(DOWN))
+
+    async def word() -> dict[str, Any] | None:
+        """What the upper site says of the parts of that day, once it sees that the day is unlike."""
+        sent = (await lower.link())["sent"]
+        places = [list(lower.place), [sent["epoch"], sent["last"]]]
+        await lower.send(lower.control(digests=[[day, "out", said]], digests_of=places))
+        for record in (await site.bus.records(DOWN))[since:]:
+            manifest = orjson.loads(orjson.loads(record.value or b"")["manifest"])
+            for each in manifest.get("said", {}).get("parts", ()):
+                if (each["day"], each["direction"]) == (day, "in"):
+                    return dict(each)
+        return None
+
+    theirs = await site.until(word)
+    unlike = [mine for mine, part in zip(parts, theirs["parts"], strict=True) if mine != part]
+    assert (theirs["size"], unlike) == (1, [[epoch, number, number, parts[-1][3]]])
+
+    async def named() -> bool:
+        await lower.send(lower.control(parts=[{"day": day, "direction": "out", "size": 1, "parts": parts}]))
+        items = (await lower.operator.get("/v1/links/digests")).json()["items"]
+        item = next(i for i in items if (i["link"], i["day"], i["direction"]) == (LOWER, day, "up"))
+        return bool(item["differs"] == [f"{epoch}/{number}"] and not item["equal"])
+
+    assert await site.until(named)
+    assert (await lower.link())["refused"]["digest-differs"] == before + 1  # once, however often it is said
 
 
 async def test_a_key_whose_time_is_over_is_refused(site: RunningSite, lower: Lower, tmp_path: Path) -> None:

@@ -11,13 +11,36 @@ from typer.testing import CliRunner
 
 from deploy.cli.books import Account, Hop, differing, telling, unlike
 from deploy.cli.doctor import Verdict, keys, python, swap_years
+from deploy.cli.errors import CommandFailed
 from deploy.cli.main import app
+from deploy.cli.subscriber import read_subscribers
 from deploy.demo.day import live_day
 from deploy.demo.play import chains_of, resolve
 from deploy.logfile import LogFolder
 from deploy.state import FolderLock, Ports, State, read_state
 from deploy.version import commit_of
 from shared.security.keys import load_keys
+
+
+def test_a_file_of_subscribers_is_read_and_its_faults_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "subscribers.yaml"
+    file.write_text(
+        "subscribers:\n  - {code: 000.00.17.H55, tier: agency, topics: [own, public], replay_days: 30}\n  - {code: G14}\n"
+    )
+    own, public = "lienthong.agency.H55.17.v1", "lienthong.public.dossier.v1"
+    assert [(w.code, w.tier, w.topics, w.replay_days) for w in read_subscribers(file)] == [
+        ("H55.17", "agency", (own, public), 30),
+        ("G14", "public", (public,), 7),
+    ]
+    file.write_text("subscribers:\n  - {code: H55.17, tier: all, days: 3}\n")
+    with pytest.raises(CommandFailed) as failed:
+        read_subscribers(file)
+    assert f"{file} /subscribers/0/tier" in str(failed.value)
+    assert f"{file} /subscribers/0/days" in str(failed.value)
+    file.write_text("subscribers:\n  - {code: G14}\n  - {code: G14}\n")
+    with pytest.raises(CommandFailed, match="more than once: G14"):
+        read_subscribers(file)
+
 
 HOUR = {"keys": 2, "events": 5, "digest": "17"}
 

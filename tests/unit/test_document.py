@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from services.routing.document import (
+    DOCUMENT_TOPIC,
     MOVES,
     Document,
     DocumentRefusal,
     Operation,
+    again,
     allowed,
     arrive,
     asked_back,
@@ -23,7 +25,8 @@ from services.routing.document import (
     referred,
     sent,
 )
-from shared.contracts.envelope import parse
+from shared.contracts.codes import uuid7
+from shared.contracts.envelope import Envelope, parse
 from shared.contracts.events import DocumentEvent, DocumentRecallRequested, DocumentSent, DocumentState
 
 NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -254,6 +257,39 @@ def test_asked_back_while_work_was_done_on_the_other_side_of_the_line(answer: Op
         story.do("finish")
         story.hear()
         assert story.states == ("06", "06")
+
+
+def envelope_at(sequence: int, said: DocumentEvent) -> Envelope:
+    return Envelope(
+        topic=DOCUMENT_TOPIC, id=uuid7(), source="/sites/H55.242/routing", type=said.short, subject=said.document,
+        time=NOW, recorded=NOW, sequence=sequence, mode="live", data=said.to_json(),
+    )  # fmt: skip
+
+
+def test_after_a_loss_a_document_stands_again_by_the_words_of_both() -> None:
+    """Home has lost all; its own words come back from the ledger, those between them are said again by the other site."""
+    story = Story()
+    [said] = sent(story.home)
+    story.do("accept")
+    answers = list(story.said)  # arrived, accepted
+    story.hear()
+    asked = story.recall()
+    assert story.home.version == 4
+    lost = story.home
+
+    first = again(None, said, envelope_at(1, said), worked_at="H55")
+    assert first is not None
+    assert first.version == 1
+    assert not first.arrived
+    assert again(None, asked, envelope_at(4, asked), worked_at="H55") is None
+    assert again(first, asked, envelope_at(4, asked), worked_at="H55") is None  # what was answered comes before
+    story.home = first
+    story.said = answers
+    assert story.hear() == ["arrived", "accepted"]
+    stands = again(story.home, asked, envelope_at(4, asked), worked_at="H55")
+    assert stands == lost
+    assert stands is not None
+    assert stands.before == "03"
 
 
 def test_asked_back_after_it_was_refused_it_stays_refused_at_both() -> None:
