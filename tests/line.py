@@ -117,7 +117,7 @@ class Relay:
 
     def __init__(self, host: str, target: tuple[str, int], seed: int = 7) -> None:
         self.weather = Weather()
-        self.made = self.broken = 0
+        self.made = self.broken = self._lived = 0
         self._target, self._random = target, random.Random(seed)
         self._listener = socket.create_server((host, 0))
         self.port = int(self._listener.getsockname()[1])
@@ -143,14 +143,14 @@ class Relay:
 
     async def _take(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         self.made += 1
-        breaks = self._random.random() < self.weather.breaks
         try:
             far_in, far_out = await asyncio.open_connection(*self._target)
         except OSError:
             near_out.close()
             return
         pumps = [asyncio.create_task(self._pump(*ends)) for ends in ((near_in, far_out), (far_in, near_out))]
-        life = self._random.uniform(1.0, 8.0) if breaks else None
+        await asyncio.wait(pumps, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        life = self._life() if not any(pump.done() for pump in pumps) else None
         await asyncio.wait(pumps, timeout=life, return_when=asyncio.FIRST_COMPLETED)
         if life is not None and not any(pump.done() for pump in pumps):
             self.broken += 1
@@ -161,6 +161,14 @@ class Relay:
         await asyncio.gather(*pumps, return_exceptions=True)
         for end in (near_out, far_out):
             end.close()
+
+    def _life(self) -> float | None:
+        """For how long, in seconds, a connection that has lived for a second goes on; None: until it is closed. Of so many one
+        breaks, beginning with the first: few connections are made, and none would break by chance."""
+        if not self.weather.breaks:
+            return None
+        self._lived += 1
+        return self._random.uniform(0.0, 7.0) if (self._lived - 1) % round(1 / self.weather.breaks) == 0 else None
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         """In its order, each block after the delay that the line has when the block comes."""

@@ -49,6 +49,7 @@ RECORDS_AT_ONCE: Final = 8
 RECORD_BYTES: Final = 2 << 20
 SAY_EVERY: Final = 5.0  # seconds between control records on an idle link
 SAY_SOON: Final = 0.3  # after something has moved
+SUMS_AFTER: Final = 1.0  # in which nothing has moved
 DIGEST_DAYS: Final = 40
 DIGESTS_EVERY: Final = 10.0  # seconds between a link's sums while something moves on it
 PARTS_AT_ONCE: Final = 3  # days
@@ -325,7 +326,9 @@ class Links:
         tick = time.time_ns() // 1000
         record = control_record(self._identity, link.way_out(self.site), tick, said, state.knows)
         await line.send(self._topic_out(link), [record])
-        talk.say_at, talk.asks, talk.back = now + SAY_EVERY, False, None
+        # When the line rests its sums are made, and told.
+        wait = SAY_EVERY if talk.digests_of == places else SUMS_AFTER
+        talk.say_at, talk.asks, talk.back = now + wait, False, None
 
     async def _parts(self, connection: Connection, link: Link, talk: Talk) -> list[dict[str, Any]]:
         """Of days on which the sides do not have the same: digests of their parts, for the peer to find where they part."""

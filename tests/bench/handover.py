@@ -1,11 +1,13 @@
 """P9: hand-over between two sites, each with its own database and bus: transfers, their answers, and a backlog in order."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import orjson
+import psutil
 
 from shared.security.tokens import Role
 from tests.acceptance.linked import COMMUNE, LAND, PROCEDURE, bundles
@@ -26,10 +28,11 @@ async def p9(context: Context) -> Figure:
         home, away = await asyncpg.connect(lower.database_url), await asyncpg.connect(upper.database_url)
         try:
             context.say(f"P9 {number} transfers")
-            began = time.monotonic()
+            before, began = _spent(upper, lower), time.monotonic()
             await _receive(lower, "handed", number)
             await until(lambda: _in_state(home, "delivered", number), 600, "the transfers are delivered")
             ours = number / (time.monotonic() - began)
+            spent = {part: 1000 * (s - before.get(part, 0.0)) / number for part, s in _spent(upper, lower).items()}
             context.say("P9 answers")
             began = time.monotonic()
             await _accept(upper, away)
@@ -51,10 +54,32 @@ async def p9(context: Context) -> Figure:
     return Figure(
         "P9", "hand-over between two sites: received, requested, delivered", ours, None, "transfers/s",
         "≥ 500 transfers/s; a backlog of 100,000 drains in order", ours >= 500 if backlog >= 100_000 else None,
-        f"accepted over HTTP and known at home: {answered:.0f}/s; a backlog of {backlog:,} drained in order at"
+        f"{sum(spent.values()):.1f} ms of CPU each; accepted over HTTP and known at home: {answered:.0f}/s; a backlog of {backlog:,} drained in order at"
         f" {drained:.0f}/s{'' if backlog >= 100_000 else ' (100,000 with SCALE=10)'}",
-        {"answered": answered, "drained": drained, "backlog": backlog},
+        {
+            "answered": answered,
+            "drained": drained,
+            "backlog": backlog,
+            "cpu_ms_of_each": {part: round(milliseconds, 3) for part, milliseconds in spent.items()},
+        },
     )  # fmt: skip
+
+
+def _spent(upper: Stack, lower: Stack) -> dict[str, float]:
+    """Seconds of CPU so far, by service and site, of PostgreSQL (its sessions that live on, too) and of the rest: the buses, and
+    the load itself."""
+    named = {
+        process.pid: f"{name} {where}"
+        for stack, where in ((upper, "above"), (lower, "below"))
+        for name, process in stack.processes.items()
+    }
+    found: Counter[str] = Counter()
+    here = psutil.Process()
+    for each in (here, *here.children(recursive=True)):
+        with suppress(psutil.Error):
+            part = named.get(each.pid) or ("postgres" if "postgres" in each.name() else "buses and load")
+            found[part] += sum(each.cpu_times()[:2])
+    return dict(found)
 
 
 @asynccontextmanager
