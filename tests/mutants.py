@@ -104,8 +104,8 @@ MUTANTS = (
         f"{PROPERTY}/test_link_machine.py", "TestRow",
     ),
     Mutant(
-        7, "what was taken before is taken again", "services/routing/link.py",
-        "    skip = have.number + 1 - first.number\n", "    skip = 0\n",
+        7, "of a record that begins with what was taken all is taken", "services/routing/link.py",
+        '    return Judgement("new", skip) if skip < len(digests)', '    return Judgement("new") if skip < len(digests)',
         f"{PROPERTY}/test_link_machine.py", "TestRow",
     ),
     Mutant(

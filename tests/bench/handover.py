@@ -1,7 +1,6 @@
 """P9: hand-over between two sites, each with its own database and bus: transfers, their answers, and a backlog in order."""
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -54,7 +53,8 @@ async def p9(context: Context) -> Figure:
     return Figure(
         "P9", "hand-over between two sites: received, requested, delivered", ours, None, "transfers/s",
         "≥ 500 transfers/s; a backlog of 100,000 drains in order", ours >= 500 if backlog >= 100_000 else None,
-        f"{sum(spent.values()):.1f} ms of CPU each; accepted over HTTP and known at home: {answered:.0f}/s; a backlog of {backlog:,} drained in order at"
+        f"{sum(spent.values()):.1f} ms of CPU each;"
+        f" accepted over HTTP and known at home: {answered:.0f}/s; a backlog of {backlog:,} drained in order at"
         f" {drained:.0f}/s{'' if backlog >= 100_000 else ' (100,000 with SCALE=10)'}",
         {
             "answered": answered,
@@ -73,13 +73,13 @@ def _spent(upper: Stack, lower: Stack) -> dict[str, float]:
         for stack, where in ((upper, "above"), (lower, "below"))
         for name, process in stack.processes.items()
     }
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     here = psutil.Process()
     for each in (here, *here.children(recursive=True)):
         with suppress(psutil.Error):
             part = named.get(each.pid) or ("postgres" if "postgres" in each.name() else "buses and load")
-            found[part] += sum(each.cpu_times()[:2])
-    return dict(found)
+            found[part] = found.get(part, 0.0) + sum(each.cpu_times()[:2])
+    return found
 
 
 @asynccontextmanager
