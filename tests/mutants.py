@@ -109,15 +109,15 @@ MUTANTS = (
         f"{PROPERTY}/test_link_machine.py", "TestRow",
     ),
     Mutant(
-        7, "an epoch that is over is taken as one that begins", "services/routing/link.py",
-        '    if first.epoch < have.epoch:\n        return Judgement("duplicate")\n    if first.epoch > have.epoch:',
-        "    if first.epoch != have.epoch:",
+        7, "records of an epoch that is over are taken", "services/routing/link.py",
+        '    if first.epoch < have.epoch:\n        return Judgement("duplicate")\n',
+        '    if first.epoch < have.epoch:\n        return Judgement("new")\n',
         f"{PROPERTY}/test_link_machine.py", "TestRow",
     ),
     Mutant(
         7, "a new epoch need not continue the one before", "services/routing/link.py",
         'Judgement("new" if first.number == 1 and before == chain else "gap")', 'Judgement("new")',
-        f"{PROPERTY}/test_link_machine.py", "TestRow",
+        f"{UNIT}/test_link.py", "new_epoch",
     ),
     Mutant(
         7, "a restored site goes on in its old epoch: numbers are issued twice", "services/routing/link.py",
