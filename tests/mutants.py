@@ -1,6 +1,6 @@
 """Takes one mechanism out of the code at a time and sees that the tests of its promise fail.
 
-    python -m tests.mutants [--only 3]
+    python -m tests.mutants [--only 3] [--like link]
 
 Each mutant is one exact change of one place, made in a copy of the checkout; the tests named beside it carry the promise's
 number. A mutant that survives means that the promise has no test. Not part of `make test`: it takes some minutes.
@@ -242,7 +242,12 @@ def failing(mutant: Mutant, checkout: Path) -> bool:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "--timeout", "90", mutant.test, "-k", mutant.named],
             cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(checkout),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "LIENTHONG_TEST_SHRINK": "0",  # that it fails is enough
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -257,7 +262,8 @@ def failing(mutant: Mutant, checkout: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, help="the mutants of one promise")
-    only = parser.parse_args().only
+    parser.add_argument("--like", default="", help="those that are described so, or whose test's file is named so")
+    given = parser.parse_args()
     survived = 0
     with tempfile.TemporaryDirectory(prefix="lienthong-mutants-") as folder:
         checkout = Path(folder)
@@ -265,7 +271,7 @@ def main() -> int:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, checkout / name)
         for mutant in MUTANTS:
-            if only in (None, mutant.promise):
+            if given.only in (None, mutant.promise) and (given.like in mutant.what or given.like in mutant.test):
                 found = failing(mutant, checkout)
                 survived += not found
                 print(f"promise {mutant.promise:>2}  {'found   ' if found else 'SURVIVED'}  {mutant.what}", flush=True)

@@ -7,7 +7,7 @@ erased outlives its database. The decisions are those of services.routing.link; 
 has tables.
 
 LIENTHONG_TEST_SCHEDULES sets how many schedules are played: 100 of themselves, thousands on a long run; the same ones each time,
-others by LIENTHONG_TEST_SEED.
+others by LIENTHONG_TEST_SEED. With LIENTHONG_TEST_SHRINK=0 one that fails is not made smaller.
 """
 
 import os
@@ -17,7 +17,7 @@ from functools import cache
 from hashlib import sha256
 from itertools import pairwise, permutations
 
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -29,11 +29,13 @@ LINKS = (("commune", "district"), ("district", "province"))
 DIRECTIONS = tuple(way for link in LINKS for way in (link, link[::-1]))
 PAIRS = tuple(permutations(SITES, 2))
 SEED = os.environ.get("LIENTHONG_TEST_SEED", "")
+SHRINKS = os.environ.get("LIENTHONG_TEST_SHRINK", "1") != "0"
 SCHEDULES = settings(
     max_examples=int(os.environ.get("LIENTHONG_TEST_SCHEDULES", "100")),
     stateful_step_count=30,
     derandomize=not SEED,
     deadline=None,
+    phases=[phase for phase in Phase if SHRINKS or phase is not Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
 )
 
