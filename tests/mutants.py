@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         7, "of a record that begins with what was taken all is taken", "services/routing/link.py",
         '    return Judgement("new", skip) if skip < len(digests)', '    return Judgement("new") if skip < len(digests)',
-        f"{PROPERTY}/test_link_machine.py", "TestRow",
+        f"{UNIT}/test_link.py", "goes_on_from",
     ),
     Mutant(
         7, "records of an epoch that is over are taken", "services/routing/link.py",

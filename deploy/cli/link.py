@@ -140,7 +140,7 @@ def status(data: Data = None, as_json: AsJson = False) -> None:
     else:
         table(
             "Links",
-            ("link", "peer", "state", "line", "waiting", "confirmed", "received", "heard", "refused"),
+            ("link", "peer", "state", "line", "waiting", "confirmed", "received", "missing", "heard", "refused"),
             [
                 (
                     item["link"],
@@ -150,6 +150,7 @@ def status(data: Data = None, as_json: AsJson = False) -> None:
                     item["waiting"],
                     f"{item['confirmed']['epoch']}/{item['confirmed']['number']}",
                     f"{item['received']['epoch']}/{item['received']['number']}",
+                    _gap(item.get("missing")),
                     item["heard_at"] or "never",
                     ", ".join(f"{reason} {count}" for reason, count in sorted(item["refused"].items())),
                 )
@@ -241,6 +242,14 @@ def resume(name: Name = None, data: Data = None, as_json: AsJson = False) -> Non
 async def _post(data: Path | None, path: str, body: dict[str, Any]) -> Any:
     async with SiteClient(find_site(data), who="link") as client:
         return await client.post("routing", path, body)
+
+
+def _gap(missing: Any) -> str:
+    """What the other site has published and is not here, by the numbers of its ledger."""
+    if not missing:
+        return ""
+    after, upto = missing["after"], missing["upto"]
+    return f"{after['epoch']}/{after['number'] + 1} to {upto['epoch']}/{upto['number']}"
 
 
 async def _items(data: Path | None, path: str) -> list[dict[str, Any]]:

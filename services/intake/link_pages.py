@@ -58,6 +58,7 @@ def _row(item: Mapping[str, Any], visit: Visit) -> dict[str, Any]:
         "good": state == "up",
         "late": state in ("down", "recovering"),
         "waiting": item["waiting"],
+        "missing": item["missing"],
         "heard_at": item["heard_at"],
         "clock": None if item["clock_offset_ms"] is None else round(item["clock_offset_ms"] / 1000, 1),
         "refused": sorted(refused.items()),

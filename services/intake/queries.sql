@@ -568,6 +568,7 @@ SELECT contact_ref FROM intake.erasure WHERE contact_ref = ANY ($1::text[])
 UNION
 SELECT contact_ref FROM intake.contact
 WHERE contact_ref = ANY ($1::text[]) AND (ciphertext IS NULL OR recorded > (SELECT max(at) FROM intake.restored))
+  AND NOT EXISTS (SELECT FROM intake.missing_person m WHERE m.contact_ref = contact.contact_ref AND given)
 
 -- name: missing_put
 INSERT INTO intake.missing_person (contact_ref, since)
@@ -576,18 +577,26 @@ WHERE NOT EXISTS (SELECT FROM intake.contact WHERE contact_ref = ref)
   AND NOT EXISTS (SELECT FROM intake.erasure WHERE contact_ref = ref)
 ON CONFLICT (contact_ref) DO NOTHING
 
+-- name: missing_given
+INSERT INTO intake.missing_person (contact_ref, since, given) SELECT ref, $2, true FROM unnest($1::text[]) AS w(ref)
+ON CONFLICT (contact_ref) DO UPDATE SET given = true
+
+-- name: missing_whole
+DELETE FROM intake.missing_person WHERE given
+
 -- name: missing_forget
 DELETE FROM intake.missing_person WHERE contact_ref = ANY ($1::text[])
 
 -- name: missing
-SELECT contact_ref FROM intake.missing_person WHERE contact_ref = $1 FOR UPDATE
+SELECT contact_ref FROM intake.missing_person WHERE contact_ref = $1 AND NOT given FOR UPDATE
 
 -- name: missing_counted
-SELECT count(*) FROM intake.missing_person m JOIN intake.dossier d USING (contact_ref) WHERE d.agency = ANY ($1::text[])
+SELECT count(*) FROM intake.missing_person m JOIN intake.dossier d USING (contact_ref)
+WHERE NOT m.given AND d.agency = ANY ($1::text[])
 
 -- name: missing_listed
 SELECT d.code, d.body FROM intake.missing_person m JOIN intake.dossier d USING (contact_ref)
-WHERE d.agency = ANY ($1::text[]) ORDER BY d.code LIMIT $2
+WHERE NOT m.given AND d.agency = ANY ($1::text[]) ORDER BY d.code LIMIT $2
 
 -- name: erasure
 SELECT e.at, coalesce(c.sequence, 0) AS sequence, ARRAY(SELECT code FROM intake.dossier WHERE contact_ref = $1 ORDER BY code) AS dossiers

@@ -66,6 +66,7 @@ def restored_routes(service: Service, store: Store) -> APIRouter:
             await store.give_back(connection, [GivenPerson(**person.model_dump()) for person in body.people], now)
             if body.whole:
                 await connection.execute(store.queries["restored_whole"])
+                await connection.execute(store.queries["missing_whole"])
         service.wake()
         return {"taken": back.taken, "forked": back.forked}
 

@@ -488,7 +488,7 @@ class Store:
             person.take(content)
             people.append((person, now, "live"))
         await self._service.log.append(connection, await self.write_people(connection, people, now))
-        await connection.execute(self.queries["missing_forget"], sorted(opened))
+        await connection.execute(self.queries["missing_given"], sorted(opened), now)
 
     async def miss(self, connection: Connection, refs: Collection[str], now: datetime) -> None:
         """Applicants of dossiers that came back: whoever is neither known nor erased must be asked again."""

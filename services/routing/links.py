@@ -65,6 +65,7 @@ class Talk:
     say_at: float = 0.0
     asks: bool = False
     want: Place | None = None  # a ledger is being restored: rows after this place are asked for
+    published: Place | None = None  # up to where the peer has published
     confirmed: Place | None = None  # up to where the peer knows that its envelopes are here
     back: dict[str, Any] | None = None  # rows that the peer has asked for
     digests: dict[tuple[date, Ledger], tuple[str, int]] | None = None  # ours, each with how many envelopes
@@ -463,7 +464,7 @@ class Links:
         if not await self._links.heard(connection, *values):
             await self._links.refused(connection, link.peer, "replayed")
             return
-        talk.confirmed = confirmed
+        talk.confirmed, talk.published = confirmed, peer_sent
         await self._links.put_theirs(connection, link.peer, digests)
         place = (await self._links.read_in(connection, link.peer)).place
         for each in parts:
@@ -569,6 +570,7 @@ class Links:
             "sent": {"epoch": link.last.epoch, "last": link.last.number, "published": list(link.sent)},
             "confirmed": {"epoch": link.confirmed.epoch, "number": link.confirmed.number},
             "received": {"epoch": link.received.epoch, "number": link.received.number},
+            "missing": self._missing(link),
             "recovering": link.recovering,
             "lost": list(lost),
             "heard_at": None if link.heard is None else format_instant(link.heard),
@@ -576,6 +578,17 @@ class Links:
             "clock_offset_ms": link.offset_ms,
             "refused": dict(link.refused),
             "reaches": sorted(link.reaches),
+        }
+
+    def _missing(self, link: Link) -> dict[str, Any] | None:
+        """What the peer has published and is not here: it is on its way, or was lost on it, and is asked for again."""
+        published = self._talk(link).published
+        if published is None or not next_asked(link.received, published):
+            return None
+        after, upto = link.received, published
+        return {
+            "after": {"epoch": after.epoch, "number": after.number},
+            "upto": {"epoch": upto.epoch, "number": upto.number},
         }
 
     async def digests(self) -> list[dict[str, Any]]:

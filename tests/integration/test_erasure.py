@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from shared.contracts.codes import uuid7
+from shared.security.keys import load_keys
+from shared.security.sealing import new_data_key, seal
 from shared.security.tokens import Role
 from tests.harness import RunningSite
 from tests.integration.intake_site import (
@@ -167,3 +169,60 @@ async def test_what_a_peer_gives_back_stands_as_it_was_and_no_code_is_issued_twi
     assert await give(elsewhere) == {"taken": 0, "forked": {code: len(back) + 1}}
     assert (await received(desk))["code"].rpartition("-")[2] == "4712"
     refused(await desk.post("/v1/restored", json={"events": [], "erased": []}), 403, "forbidden")
+
+
+async def test_an_applicant_comes_back_sealed_as_once_here_and_who_does_not_is_asked_again(site: RunningSite) -> None:
+    """As after a restoration: a dossier comes back without its applicant; the applicant, with a transfer, or by the desk."""
+    admin, desk, sibling = client(site, Role.ADMIN), client(site, Role.DESK, HOME), client(site, Role.SERVICE)
+    await site.fetch("INSERT INTO intake.restored VALUES ('2020-01-02Z', '2020-01-01Z', true)")
+    known = (await received(desk))["code"]
+    own = await site.value("SELECT contact_ref FROM intake.dossier WHERE code = $1", known)
+    [event] = (await sibling.get("/v1/ledger", params={"topic": "lienthong.dossier.v1", "key": known})).json()["items"]
+    refs = {f"{known.rpartition('-')[0]}-481{n}": f"c{uuid7().hex}" for n in (1, 2)}
+    keys, data_key = load_keys(site.backing.keys), new_data_key()
+
+    async def give(**given: Any) -> None:
+        answer = await sibling.post("/v1/restored", json={"events": [], "erased": [], **given})
+        assert answer.status_code == 200, answer.text
+
+    def sealed(ref: str, phone: str) -> dict[str, str]:
+        made = seal(keys, ref, person(phone=phone) | {"phone": phone}, data_key)
+        return {"contact_ref": ref, "nonce": made.nonce, "ciphertext": made.ciphertext, "wrapped": made.wrapped}
+
+    async def phone_of(code: str) -> Any:
+        return ((await admin.get(f"/v1/dossiers/{code}")).json().get("applicant") or {}).get("phone")
+
+    back = [
+        {
+            **event,
+            "key": code,
+            "id": str(uuid7()),
+            "data": b64encode(b64decode(event["data"]).replace(own.encode(), ref.encode())).decode(),
+        }
+        for code, ref in refs.items()
+    ]
+    await give(events=back)
+    page = (await desk.get("/desk/missing")).text
+    assert all(code in page for code in refs)
+    assert known not in page
+    (first, ref), (second, _) = refs.items()
+    await give(people=[sealed(ref, "+84912345671")])
+    assert await phone_of(first) == "+84912345671"
+    await give(people=[sealed(ref, "+84912345672")])  # as it was handed over later
+    assert await phone_of(first) == "+84912345672"
+    assert first not in (await desk.get("/desk/missing")).text
+    await give(whole=True)
+    await give(people=[sealed(ref, "+84912345673")])  # all had come back: what stands here is newer
+    assert await phone_of(first) == "+84912345672"
+    await site.until(lambda: site.value("SELECT wrapped IS NOT NULL FROM notify.contact WHERE contact_ref = $1", ref))
+
+    asked = await desk.post(f"/desk/missing/{second}", data={"name": "Nguyễn Văn Mẫu", "phone": "0912345674"})
+    assert asked.headers["location"] == f"/desk/dossiers/{second}"
+    assert await phone_of(second) == "+84912345674"
+    assert second not in (await desk.get("/desk/missing")).text
+    again = await desk.post(f"/desk/missing/{second}", data={"name": "Ai Khác"})
+    assert again.headers["location"] == "/desk/missing"  # nobody is missing there any more
+
+    await erased(site, first)
+    await give(people=[sealed(ref, "+84912345675")])
+    assert await phone_of(first) is None

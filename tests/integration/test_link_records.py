@@ -259,6 +259,26 @@ async def test_an_envelope_that_breaks_the_batch_isolates_only_itself(site: Runn
     assert rows[1]["outcome"] != "applied"
 
 
+async def test_a_gap_is_named_until_it_is_closed(site: RunningSite, lower: Lower) -> None:
+    """Two records are under way, and the first is lost: it says so, asks, and takes nothing of the second before."""
+    epoch, number = lower.place
+    texts = [lower.copy(24), lower.copy(25)]
+    chain = chain_over(lower.chain, [sha256(texts[0].encode()).hexdigest()])[-1]
+    early = batch_record(lower.identity, lower.way, Place(epoch, number + 2), chain, texts[1:])
+    await lower.send(early, lower.control(sent=[epoch, number + 2]))
+
+    async def named() -> bool:
+        missing = (await lower.link())["missing"]
+        return bool(
+            missing == {"after": {"epoch": epoch, "number": number}, "upto": {"epoch": epoch, "number": number + 2}}
+        )
+
+    assert await site.until(named)
+    assert (await lower.link())["received"] == {"epoch": epoch, "number": number}
+    await lower.deliver(*texts)
+    assert (await lower.link())["missing"] is None
+
+
 async def test_nothing_loops(site: RunningSite, lower: Lower) -> None:
     """What is for a third site goes on only where it has not been; our only other way leads back."""
     hops = [f"H{number}" for number in range(10, 10 + MAX_HOPS)]
