@@ -1,8 +1,7 @@
 """`POST /v1/imports`: lines of other systems' registers, each applied, known already, or refused by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from services.intake import acts
 from services.intake.dossier import Actor
 from services.intake.store import Store
-from services.intake.writer import Command, Line, Prepared, Result, Writer
+from services.intake.writer import Command, Line, Result, Writer
 from shared.contracts.codes import parse_instant
 from shared.courtesy import give_way
 from shared.service import Service
@@ -142,19 +141,17 @@ class Imports:
         answers: list[bytes] = []
         size = max(len(lines), 1) if dry_run else SLICE
         under_way: asyncio.Task[list[bytes]] | None = None
-        before: list[Command] = []
         try:
-            async for reads in _slices(lines, size, lambda line, raw: read_line(line, raw, number, actor, scope, mode)):
-                commands = [read.command for read in reads if isinstance(read.command, Command)]
-                prepared = None
+            for start in range(0, len(lines), size):
+                reads = []
+                for index, (line, raw) in enumerate(lines[start : start + size]):
+                    if index % 50 == 49:
+                        await give_way()
+                    reads.append(read_line(line, raw, number, actor, scope, mode))
                 if under_way is not None:
-                    if commands and not under_way.done():
-                        with suppress(Exception):  # what is wrong with it is found, and answered, at its turn
-                            prepared = await self._writer.prepare(commands, before)
                     answers += await under_way
-                # While the database works on this slice, the next one is read and, where it can be, decided.
-                under_way = asyncio.create_task(self._execute(reads, commands, prepared, dry_run=dry_run))
-                before = commands
+                # While the database works on this slice, the next one is read.
+                under_way = asyncio.create_task(self._execute(reads, dry_run=dry_run))
             if under_way is not None:
                 answers += await under_way
         finally:
@@ -162,34 +159,15 @@ class Imports:
                 under_way.cancel()
         return b"".join(answers)
 
-    async def _execute(
-        self, reads: Sequence[Read], commands: Sequence[Command], prepared: Prepared | None, *, dry_run: bool
-    ) -> list[bytes]:
+    async def _execute(self, reads: Sequence[Read], *, dry_run: bool) -> list[bytes]:
+        commands = [read.command for read in reads if isinstance(read.command, Command)]
         results: list[Result] = []
         if commands and dry_run:
             results = await self._writer.execute(commands, dry_run=True)
         elif commands:
-            results = await self._writer.execute_apart(commands, prepared)
+            results = await self._writer.execute_apart(commands)
         answered = iter(results)
         return [_answer(read, answered) for read in reads]
-
-
-async def _slices(
-    lines: Sequence[tuple[int, bytes]], size: int, read: Callable[[int, bytes], Read]
-) -> AsyncIterator[list[Read]]:
-    """The lines as they are read, about `size` at a time; a dossier's lines that follow one another stay together, so that the
-    next slice can be decided before this one is stored."""
-    reads: list[Read] = []
-    for index, (number, raw) in enumerate(lines):
-        if index % 50 == 49:
-            await give_way()
-        line = read(number, raw)
-        if len(reads) >= size and (line.ref != reads[-1].ref or len(reads) >= 2 * size):
-            yield reads
-            reads = []
-        reads.append(line)
-    if reads:
-        yield reads
 
 
 def _answer(read: Read, results: Iterator[Result]) -> bytes:

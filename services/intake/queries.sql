@@ -63,11 +63,6 @@ SELECT FROM intake.source WHERE number = $1 FOR NO KEY UPDATE
 -- name: references_find
 SELECT ref, code FROM intake.reference WHERE source = $1 AND ref = ANY ($2::text[])
 
--- name: any_known
-SELECT EXISTS (SELECT FROM intake.reference WHERE source = $1 AND ref = ANY ($2::text[]))
-    OR EXISTS (SELECT FROM intake.dossier WHERE code = ANY ($3::text[]))
-    OR EXISTS (SELECT FROM intake.contact WHERE person_hash = ANY ($4::text[]))
-
 -- name: imported_find
 SELECT digest, code FROM intake.imported WHERE source = $1 AND digest = ANY ($2::uuid[])
 

@@ -608,15 +608,6 @@ class Store:
         rows = await connection.fetch(self.queries["references_find"], source, list(refs))
         return {row["ref"]: row["code"] for row in rows}
 
-    async def any_known(
-        self, connection: Connection, source: int, refs: Sequence[str], codes: Sequence[str], hashes: Sequence[str]
-    ) -> bool:
-        """Whether a source's refs, dossiers' codes or people's keyed hashes are here already, any of them."""
-        known: bool = await connection.fetchval(
-            self.queries["any_known"], source, list(refs), list(codes), list(hashes)
-        )
-        return known
-
     async def imported(self, connection: Connection, source: int, digests: Sequence[UUID]) -> dict[UUID, str]:
         rows = await connection.fetch(self.queries["imported_find"], source, list(digests))
         return {row["digest"]: row["code"] for row in rows}

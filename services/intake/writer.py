@@ -5,7 +5,7 @@ trace and holds nothing up. Requests, import lines, routing's news and the clock
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
@@ -109,22 +109,6 @@ class _Batch:
     new_ids: dict[str, UUID] = field(default_factory=dict)
     causes: dict[str, str] = field(default_factory=dict)  # by key in dossiers, where the request is traced
 
-    def stored_at(self, now: datetime) -> None:
-        """The time of the transaction that stores it, when it was decided before that began: a watermark that was sent in
-        between has said that nothing older is to come."""
-        self.now = now
-        for key in self.new:
-            self.dossiers[key].recorded = now
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What import lines came to before it was their turn to be stored."""
-
-    directory: Directory
-    batch: _Batch
-    results: list[Result]
-
 
 # What another process wrote meanwhile (a code, a ref, an Idempotency-Key, a person) is seen when the batch is done again.
 _MEANWHILE = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
@@ -216,34 +200,12 @@ class Writer:
             results = await self.execute(commands, dry_run=dry_run)
             moved += [r.answer.body["moved"] for r in results if r.answer is not None and r.answer.body["moved"]]
 
-    async def prepare(self, commands: Sequence[Command], before: Sequence[Command]) -> Prepared | None:
-        """Decides on import lines while the lines `before` them are being stored; None where that cannot be.
-
-        It can be where they begin what nobody knows: no row has to be locked for it, so nobody waits for anybody here. What
-        others may begin under the same names meanwhile, the database's keys find out, and the lines are decided anew.
-        """
-        names = _names(commands)
-        if not names.isdisjoint(_names(before)) or any(c.op == "correction" for c in commands):
-            return None
-        lines = [c.line for c in commands if c.line is not None]
-        codes = sorted(name for kind, name in names if kind == "code")
-        hashes = sorted(h for kind, name in names if kind == "person" and (h := self._store.person_hash(name)))
-        directory, source = self._service.directory.current, lines[0].source
-        async with self._service.pool.acquire() as connection:
-            if await self._store.any_known(connection, source, sorted({line.ref for line in lines}), codes, hashes):
-                return None
-            ids = await self._store.imported_ids(connection, source, [line.id for line in lines if line.id is not None])
-            elsewhere = await self._store.elsewhere(connection, codes) if codes else {}
-            now = await self._service.log.now(connection)
-        batch = _Batch(now, {}, elsewhere, {}, {}, ids, {}, {})
-        return Prepared(directory, batch, await self._decide(None, commands, batch, directory, {}))
-
-    async def execute_apart(self, commands: Sequence[Command], prepared: Prepared | None = None) -> list[Result]:
+    async def execute_apart(self, commands: Sequence[Command]) -> list[Result]:
         """As `execute`; a command that is more than we can bear takes nobody with it: the batch is halved until it stands
         alone, and it alone is answered by an error. Raises Problem (503) when nothing can be stored now.
         """
         try:
-            return await self.execute(commands, prepared=prepared)
+            return await self.execute(commands)
         except Exception as error:
             if passes_by_itself(error):
                 log.warning("not-stored", service="intake", error=type(error).__name__)
@@ -255,20 +217,15 @@ class Writer:
         half = len(commands) // 2
         return [*await self.execute_apart(commands[:half]), *await self.execute_apart(commands[half:])]
 
-    async def execute(
-        self, commands: Sequence[Command], *, dry_run: bool = False, prepared: Prepared | None = None
-    ) -> list[Result]:
+    async def execute(self, commands: Sequence[Command], *, dry_run: bool = False) -> list[Result]:
         """One transaction for all of them; results in the same order. `dry_run`: nothing is written, no code given."""
         directory = self._service.directory.current
-        if prepared is not None and prepared.directory is not directory:
-            prepared = None
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 async with self._service.pool.acquire() as connection, connection.transaction():
-                    results = await self._execute(connection, commands, directory, dry_run, prepared)
+                    results = await self._execute(connection, commands, directory, dry_run)
                 break
             except _MEANWHILE:
-                prepared = None
                 if attempt == _ATTEMPTS:
                     raise
         self._service.wake()
@@ -279,38 +236,10 @@ class Writer:
     # -- one batch
 
     async def _execute(
-        self,
-        connection: Connection,
-        commands: Sequence[Command],
-        directory: Directory,
-        dry_run: bool,
-        prepared: Prepared | None,
+        self, connection: Connection, commands: Sequence[Command], directory: Directory, dry_run: bool
     ) -> list[Result]:
-        if prepared is None:
-            replays = await self._replays(connection, commands)
-            batch = await self._read(connection, commands)
-            results = await self._decide(connection, commands, batch, directory, replays)
-        else:
-            batch, results = prepared.batch, prepared.results
-            await self._store.lock_source(connection, next(c.line.source for c in commands if c.line is not None))
-            batch.stored_at(await self._service.log.now(connection))
-        named: dict[str, str | None] = dict.fromkeys(batch.new)
-        if not dry_run:
-            named = await self._write(connection, commands, batch, directory)
-        self._finish_answers(commands, results, named)
-        if not dry_run:
-            await self._keep_answers(connection, commands, results)
-        return results
-
-    async def _decide(
-        self,
-        connection: "Connection | None",
-        commands: Sequence[Command],
-        batch: _Batch,
-        directory: Directory,
-        replays: Mapping[int, Result],
-    ) -> list[Result]:
-        """Each command's own result, in the order in which they came. Corrections alone need the connection."""
+        replays = await self._replays(connection, commands)
+        batch = await self._read(connection, commands)
         results: list[Result] = []
         for index, command in enumerate(commands):
             if index % 50 == 49:
@@ -324,6 +253,12 @@ class Writer:
                 results.append(Result(problem=problem_of(refusal)))
             except Problem as problem:
                 results.append(Result(problem=problem))
+        named: dict[str, str | None] = dict.fromkeys(batch.new)
+        if not dry_run:
+            named = await self._write(connection, commands, batch, directory)
+        self._finish_answers(commands, results, named)
+        if not dry_run:
+            await self._keep_answers(connection, commands, results)
         return results
 
     async def _replays(self, connection: Connection, commands: Sequence[Command]) -> dict[int, Result]:
@@ -359,9 +294,7 @@ class Writer:
         now = await self._service.log.now(connection)
         return _Batch(now, dossiers, elsewhere, refs, imported, ids, persons, contacts)
 
-    async def _one(
-        self, connection: "Connection | None", command: Command, batch: _Batch, directory: Directory
-    ) -> Result:
+    async def _one(self, connection: Connection, command: Command, batch: _Batch, directory: Directory) -> Result:
         line = command.line
         if line is not None:
             if (known := batch.imported.get(line.digest) or batch.new_imported.get(line.digest)) is not None:
@@ -440,9 +373,7 @@ class Writer:
         self._apply(present, decision, batch, command.mode)
         return self._done(command, present, decision, 200)
 
-    async def _act(
-        self, connection: "Connection | None", command: Command, batch: _Batch, directory: Directory
-    ) -> Result:
+    async def _act(self, connection: Connection, command: Command, batch: _Batch, directory: Directory) -> Result:
         key = command.code
         if command.line is not None:
             key = batch.refs.get(command.line.ref)
@@ -494,14 +425,13 @@ class Writer:
 
     async def _correct(
         self,
-        connection: "Connection | None",
+        connection: Connection,
         command: Command,
         dossier: Dossier,
         key: str,
         batch: _Batch,
         directory: Directory,
     ) -> Result:
-        assert connection is not None
         stored = await self._store.history(connection, dossier.code) if dossier.code else []
         fresh = [
             Past(sequence, event_id, at, batch.now, mode, data)
@@ -702,22 +632,6 @@ _BY_ITSELF: dict[str, Callable[[Dossier, datetime, Directory], list[ev.EventData
     "reschedule": lambda dossier, now, directory: reschedule(dossier, directory),
 }
 SYSTEM = Actor("system", "intake")
-
-
-def _names(lines: Sequence[Command]) -> set[tuple[str, str]]:
-    """By what import lines may have to do with one another: the dossier, the line, the code, the person."""
-    names = set()
-    for command in lines:
-        assert command.line is not None
-        names.add(("ref", command.line.ref))
-        if command.line.id is not None:
-            names.add(("id", command.line.id))
-        if command.op in ("new", "submit"):
-            if (code := getattr(command.body, "code", None)) is not None:
-                names.add(("code", code))
-            if (person := command.body.applicant.citizen_id) is not None:
-                names.add(("person", person))
-    return names
 
 
 def etag(version: int) -> str:

@@ -1,8 +1,6 @@
 """`POST /v1/imports`: each line applied, known already, or refused by itself."""
 
 import asyncio
-import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,6 @@ import orjson
 import pytest
 
 from deploy.cli.lines import chunks_of
-from services.intake import imports
-from services.intake.writer import Command, Prepared, Writer
 from shared.security.tokens import Role
 from tests.harness import BusRecord, RunningSite
 from tests.integration.intake_site import (
@@ -481,83 +477,6 @@ async def test_two_imports_of_one_file_at_once_end_the_same(site: RunningSite, a
     found = await states_of(site, "race")
     assert len(found) == 600
     assert {(state, sequence) for _, state, sequence in found} == {(9, 3)}
-
-
-def mixed(seed: int, count: int, own: str) -> list[dict[str, Any]]:
-    """Lines that have to do with one another, near and far: the same ref, line, id, person or kept code. `own` tells the people
-    and the codes of one such register from another's."""
-    choice = random.Random(seed)
-    lines: list[dict[str, Any]] = []
-    for i in range(count):
-        match choice.randrange(8):
-            case 0 if lines:
-                line = choice.choice(lines[-12:])
-            case 1 if lines:
-                line = {"op": "start", "ref": choice.choice(lines[-12:])["ref"], "at": MARCH}
-            case 2:
-                citizen = f"{own}{choice.randrange(9):010}"
-                line = receive(f"m{i}", applicant={"kind": "citizen", "name": f"Người {i}", "citizen_id": citizen})
-            case 3:
-                line = receive(f"m{i}", code=f"{HOME}-2602{own}-{choice.randrange(1, count):04}")
-            case 4:
-                line = receive(f"m{i}", id=f"line {choice.randrange(count)}")
-            case _:
-                line = receive(f"m{i}")
-        lines.append(line)
-    return lines
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_lines_decided_before_their_turn_end_as_if_they_had_waited(
-    site: RunningSite, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    monkeypatch.setattr(imports, "SLICE", 5)
-    prepare, prepared = Writer.prepare, []
-
-    async def noted(self: Writer, commands: Sequence[Command], before: Sequence[Command]) -> Prepared | None:
-        prepared.append(found := await prepare(self, commands, before))
-        return found
-
-    async def never(self: Writer, commands: Sequence[Command], before: Sequence[Command]) -> Prepared | None:
-        return None
-
-    outcomes = []
-    for own, way in ((f"{10 + seed}", noted), (f"{20 + seed}", never)):
-        monkeypatch.setattr(Writer, "prepare", way)
-        answers = await imported(admin, mixed(seed, 400, own), source=f"mixed {own}")
-        people = await site.fetch(
-            "SELECT c.sequence, count(*) FROM intake.contact c JOIN intake.dossier d USING (contact_ref)"
-            " JOIN intake.reference r USING (code) JOIN intake.source s ON s.number = r.source WHERE s.name = $1"
-            " GROUP BY c.contact_ref, c.sequence ORDER BY 1, 2",
-            f"mixed {own}",
-        )
-        said = [(a["line"], a["status"], a.get("error", {}).get("code")) for a in answers]
-        outcomes.append((said, await states_of(site, f"mixed {own}"), [tuple(row) for row in people]))
-    assert outcomes[0] == outcomes[1]
-    assert {status for _, status, _ in outcomes[0][0]} == {"applied", "duplicate", "refused"}
-    assert 0 < len([found for found in prepared if found is not None]) < len(prepared)
-
-
-async def test_what_another_began_before_the_turn_is_seen(
-    site: RunningSite, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process takes the ref, the code or the person in between: the lines are decided anew."""
-    monkeypatch.setattr(imports, "SLICE", 1)
-    prepare, overtaken = Writer.prepare, []
-
-    async def late(self: Writer, commands: Sequence[Command], before: Sequence[Command]) -> Prepared | None:
-        found = await prepare(self, commands, before)
-        if found is not None:
-            overtaken.append(await self.execute(commands))
-        return found
-
-    monkeypatch.setattr(Writer, "prepare", late)
-    who = {"kind": "citizen", "name": "Trần Văn Hai", "citizen_id": "012345670077"}
-    lines = [receive("o0"), receive("o1"), receive("o2", code=f"{HOME}-260228-0001"), receive("o3", applicant=who)]
-    answers = await imported(admin, lines, source="overtaken")
-    assert statuses(answers) == ["applied", "duplicate", "duplicate", "duplicate"]
-    assert [a["code"] for a in answers[1:]] == [result.code for (result,) in overtaken]
-    assert len(await states_of(site, "overtaken")) == 4
 
 
 async def test_an_import_that_was_cut_and_sent_again(site: RunningSite, admin: httpx.AsyncClient) -> None:
