@@ -112,7 +112,7 @@ MUTANTS = (
         7, "records of an epoch that is over are taken", "services/routing/link.py",
         '    if first.epoch < have.epoch:\n        return Judgement("duplicate")\n',
         '    if first.epoch < have.epoch:\n        return Judgement("new")\n',
-        f"{PROPERTY}/test_link_machine.py", "TestRow",
+        f"{UNIT}/test_link.py", "new_epoch",
     ),
     Mutant(
         7, "a new epoch need not continue the one before", "services/routing/link.py",
