@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -60,6 +60,25 @@ class Batch:
     said: list[Said] = field(default_factory=list)
     persons: dict[str, Person] = field(default_factory=dict)
     opted_out: set[str] = field(default_factory=set)  # mobile numbers that want no SMS
+    rules: dict[tuple[Any, ...], NoticeRule | None] = field(default_factory=dict)  # those that were looked for
+
+    def rule(
+        self,
+        directory: Directory,
+        act: str,
+        agency: str,
+        procedure: str,
+        return_by: str,
+        channel: str | None,
+        day: date,
+    ) -> NoticeRule | None:
+        """The rule by which an act is told, as the directory stands now: the events of a batch are of few kinds."""
+        asked = (act, agency, procedure, return_by, channel, day)
+        if asked not in self.rules:
+            self.rules[asked] = directory.notice_for(
+                act, agency=agency, procedure=procedure, return_by=return_by, channel=channel, day=day
+            )
+        return self.rules[asked]
 
 
 class Handlers:
@@ -179,18 +198,26 @@ class Handlers:
             if envelope.mode == "history":
                 continue
             act = data.short.removeprefix("dossier.")
-            telling = Telling(
-                event=envelope.id,
-                dossier=dossier.code,
-                agency=dossier.agency,
-                act=act,
-                happened=envelope.time,
-                recorded=envelope.recorded,
-                contact_ref=dossier.contact_ref,
-                facts=facts_of(data, dossier),
-            )
             told = self._told_before(envelope.recorded)
-            if _rule_of(telling, directory) is not None:
+            kind = (
+                act,
+                dossier.agency,
+                dossier.procedure,
+                dossier.return_by,
+                dossier.channel,
+                local_day(envelope.time),
+            )
+            if batch.rule(directory, *kind) is not None:
+                telling = Telling(
+                    event=envelope.id,
+                    dossier=dossier.code,
+                    agency=dossier.agency,
+                    act=act,
+                    happened=envelope.time,
+                    recorded=envelope.recorded,
+                    contact_ref=dossier.contact_ref,
+                    facts=facts_of(data, dossier),
+                )
                 if told:
                     batch.untold.append((telling, TOLD_BEFORE))
                 else:
@@ -198,9 +225,9 @@ class Handlers:
             if told:
                 continue
             if (order := wanted(data, dossier)) is not None and dossier.contact_ref is not None:
-                kind, fee = order
-                carrier = directory.carrier_for(dossier.agency, kind)
-                batch.orders.append((replace(dossier), kind, fee + (carrier.charge if carrier else 0)))
+                way, fee = order
+                carrier = directory.carrier_for(dossier.agency, way)
+                batch.orders.append((replace(dossier), way, fee + (carrier.charge if carrier else 0)))
         return faults
 
     async def _overtake(self, connection: Connection, batch: Batch) -> None:
@@ -276,7 +303,16 @@ class Handlers:
     def _decide(self, batch: Batch, tellings: Iterable[Telling], now: datetime, *, waited_for: frozenset[UUID]) -> None:
         directory = self._directory
         for telling in tellings:
-            rule = _rule_of(telling, directory)
+            facts = telling.facts
+            rule = batch.rule(
+                directory,
+                telling.act,
+                telling.agency,
+                facts["procedure"],
+                facts.get("return_by", "counter"),
+                facts.get("channel"),
+                local_day(telling.happened),
+            )
             if rule is None:  # the rule was taken away while the act waited
                 batch.untold.append((telling, "no-rule"))
                 continue
@@ -469,19 +505,6 @@ _ACTS_OF: dict[Matter, tuple[str, ...]] = {
     "payment": ("payment-requested",),
     "due": ("extended", "rescheduled"),
 }
-
-
-def _rule_of(telling: Telling, directory: Directory) -> NoticeRule | None:
-    """The rule by which the act is told, as the directory stands now."""
-    facts = telling.facts
-    return directory.notice_for(
-        telling.act,
-        agency=telling.agency,
-        procedure=facts["procedure"],
-        return_by=facts.get("return_by", "counter"),
-        channel=facts.get("channel"),
-        day=local_day(telling.happened),
-    )
 
 
 def _met(telling: Telling, code: str, matter: Matter, by: UUID) -> Telling:

@@ -55,6 +55,7 @@ class _Reading:
         self.parser = httptools.HttpResponseParser(self)
         self.status: int | None = None
         self.body = bytearray()
+        self.asked = False  # the request was begun: from then on nobody knows what became of it
         self.complete = False
         self.keeps = False  # the connection, as the gateway says
         self.more = False  # than was asked for: another answer behind the first
@@ -109,7 +110,9 @@ class Line:
         try:
             async with asyncio.timeout(within):
                 await self._converse(f"{head}\r\n".encode() + body, reading)
-        except TimeoutError:
+        except TimeoutError as error:
+            if not reading.asked:
+                raise NotReached(type(error).__name__) from error
             if reading.status is None:
                 raise
         except (OSError, EOFError, httptools.HttpParserError) as error:
@@ -149,6 +152,7 @@ class Line:
     async def _exchange(self, streams: _Streams, request: bytes, reading: _Reading) -> bool:
         """Sends and reads; whether the connection may be used again."""
         reader, writer = streams
+        reading.asked = True
         writer.write(request)
         await writer.drain()
         while reading.status is None:

@@ -72,9 +72,6 @@ INSERT INTO notify.untold (event, dossier, act, recorded, reason)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[])
 ON CONFLICT (event) DO NOTHING
 
--- name: notices_put
-INSERT INTO notify.notice SELECT * FROM jsonb_populate_recordset(NULL::notify.notice, $1)
-
 -- name: notices_unsent
 -- Those that an act of their dossier may overtake.
 SELECT * FROM notify.notice
@@ -126,7 +123,10 @@ UPDATE notify.notice n SET state = u.state, provider = u.provider, attempts = u.
     tried = u.tried, asked = u.asked, bound = u.bound, in_flight = u.in_flight, due = u.due, next_at = u.next_at,
     held_until = u.held_until, sent_at = u.sent_at, delivered_at = u.delivered_at, post_at = u.post_at,
     reason = u.reason, receipt_by = u.receipt_by
-FROM jsonb_populate_recordset(NULL::notify.notice, $1) u
+FROM jsonb_to_recordset($1) AS u(
+    id uuid, state text, provider text, attempts int, rounds int, tried text[], asked text[], bound boolean, in_flight boolean,
+    due boolean, next_at timestamptz, held_until timestamptz, sent_at timestamptz, delivered_at timestamptz,
+    post_at timestamptz, reason text, receipt_by timestamptz)
 WHERE n.id = u.id
 
 -- name: notices_forget

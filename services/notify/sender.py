@@ -58,6 +58,7 @@ CLAIM = 500  # notices at once
 STOP_WITHIN = 1.5  # seconds that calls in flight are given at the end
 SAID = {Taken: "taken", Refused: "refused", NotTaken: "not-taken", NoAnswer: "no-answer"}
 STANDBY = 1.0  # seconds between two looks at the lock
+TOGETHER = 0.01  # seconds; what ends within them is recorded in one transaction, while other calls still run
 ORDERS_AT_ONCE = 8  # calls in flight with one carrier
 CLOCK_STEP = 2.0  # seconds by which the wall clock may lag behind without having been put back
 
@@ -367,9 +368,16 @@ class Sender:
         return bool(ours), self._settings.sender_poll
 
     def _room(self, gateway: Gateway, clock: float) -> int:
-        """How many notices the gateway can take now; a file takes batches, and few of them wait for it."""
+        """How many notices the gateway can take now; a file takes batches, and few of them wait for it.
+
+        A call that has ended counts until that is recorded: should this process die, nobody else knows of either.
+        """
         running = gateway.health.running
-        at_once = CLAIM * (running < 4) if gateway.file is not None else self._settings.calls_at_once - running
+        if gateway.file is not None:
+            at_once = CLAIM * (running < 4)
+        else:
+            unrecorded = sum(1 for ended in self._ended if ended.provider == gateway.entry.name)
+            at_once = self._settings.calls_at_once - running - unrecorded
         return max(0, min(at_once, gateway.pace.free(clock)))
 
     def _room_for_held(self, clock: float) -> int:
@@ -522,9 +530,12 @@ class Sender:
         while True:
             await self._ended_event.wait()
             self._ended_event.clear()
+            if any(gateway.health.running for gateway in self._gateways.values()):
+                await asyncio.sleep(TOGETHER)
             try:
-                while self._ended:
-                    await self._record()
+                await self._record()
+                if self._ended:
+                    self._ended_event.set()
             except (*TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
                 log.warning("outcomes-not-recorded", service="notify", error=type(error).__name__)
                 self._ended_event.set()

@@ -92,7 +92,7 @@ def _measured(text: str) -> Message:
         extended = 0 if _EXTENSION.isdisjoint(text) else sum(1 for c in text if c in _EXTENSION)
         characters = len(text) + extended
     else:
-        characters = len(text) + sum(1 for c in text if ord(c) > 0xFFFF)
+        characters = len(text.encode("utf-16-le", "surrogatepass")) // 2
     return Message(text, encoding, _parts(text, encoding, characters), characters)
 
 

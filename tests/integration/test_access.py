@@ -22,6 +22,8 @@ from aiokafka.errors import (
     KafkaError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.protocol.api import RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Float64, Int8, Int16, Int32, Schema, String
 
 from deploy.kafka.plan import access, service_acls
 from deploy.kafka.protocol import Acl, Admin, logs_in
@@ -322,6 +324,7 @@ async def test_a_plan_that_is_applied_has_nothing_left_to_do(site: Site) -> None
 
 
 async def test_a_subscriber_comes_sees_its_window_and_what_follows_and_goes(site: Site, secured: Secured) -> None:
+    user = "subscriber-H55.242"
     first = await site.receive("H55.242")
     other = await site.receive("H55.245") if "H55.245" in await agencies(site) else ""
     assert (await site.asked("reconcile", "--wait", "60"))["reconciled"]
@@ -340,6 +343,8 @@ async def test_a_subscriber_comes_sees_its_window_and_what_follows_and_goes(site
     assert [(line["code"], line["outcome"]) for line in applied] == [("H55.242", "there"), ("H55.218", "added")]
     assert (await site.command("subscriber", "test", str(site.folder / "H55.218.json")))[0] == 0
     await site.asked("subscriber", "remove", "H55.218")
+    async with Admin(secured.bus) as admin:
+        await until(lambda: has_quota(admin, user, {"consumer_byte_rate": float(1 << 20)}))
     assert file.stat().st_mode & 0o077 == 0
     second = await site.receive("H55.242")
     keys: list[str] = []
@@ -360,7 +365,8 @@ async def test_a_subscriber_comes_sees_its_window_and_what_follows_and_goes(site
     assert await site.asked("subscriber", "remove", "H55.242") == {"code": "H55.242", "removed": True}
     assert await site.asked("subscriber", "list") == []
     async with Admin(secured.bus) as admin:
-        assert await admin.acls("User:subscriber-H55.242") == set()
+        assert await admin.acls(f"User:{user}") == set()
+        await until(lambda: has_quota(admin, user, {}))
         assert SITE_PREFIX + agency_topic("H55.242") not in await admin.topics()
     status, _, err = await site.command("subscriber", "test", str(file))
     assert status == 1
@@ -406,6 +412,46 @@ async def test_a_lower_site_logs_in_to_its_line_and_to_nothing_else(site: Site, 
 
 async def logged_out(bus: BusSettings) -> bool:
     return not await logs_in(bus, within=0.0)
+
+
+class _QuotasAnswer(Response):  # type: ignore[misc]
+    API_KEY = 48
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("error_message", String("utf-8")),
+        (
+            "entries",
+            Array(
+                ("entity", Array(("type", String("utf-8")), ("name", String("utf-8")))),
+                ("values", Array(("key", String("utf-8")), ("value", Float64))),
+            ),
+        ),
+    )
+
+
+class _Quotas(RequestStruct):  # type: ignore[misc]
+    """DescribeClientQuotas, version 0 (KIP-546)."""
+
+    API_KEY = 48
+    API_VERSION = 0
+    RESPONSE_TYPE = _QuotasAnswer
+    SCHEMA = Schema(
+        ("components", Array(("type", String("utf-8")), ("match_type", Int8), ("match", String("utf-8")))),
+        ("strict", Boolean),
+    )
+
+
+async def quota_of(admin: Admin, user: str) -> dict[str, float]:
+    """What a user may do in a second, as the broker has it."""
+    answer = await admin._ask(_Quotas([("user", 0, user)], True))
+    assert answer.error_code == 0, answer.error_message
+    return {key: value for _, values in answer.entries or [] for key, value in values}
+
+
+async def has_quota(admin: Admin, user: str, wanted: dict[str, float]) -> bool:
+    return await quota_of(admin, user) == wanted
 
 
 async def agencies(site: Site) -> set[str]:

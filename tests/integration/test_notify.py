@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from services.notify import app
-from services.notify.line import SETTLED, Line
+from services.notify.line import SETTLED, Line, NotReached
 from services.notify.settings import NotifySettings
 from shared.contracts.codes import LOCAL_ZONE, uuid7
 from shared.contracts.envelope import Envelope, Mode
@@ -650,6 +650,17 @@ async def test_a_connection_is_used_again_once_its_gateway_had_the_time_to_close
         line.close()
 
 
+async def test_a_time_that_is_over_before_there_is_a_connection_leaves_nothing_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "open_connection", never)
+    with pytest.raises(NotReached):
+        await Line("http://127.0.0.1:9/sms", 60.0).ask("POST", body=b"{}", kind="application/json", within=0.01)
+
+
 async def test_a_gateway_that_closes_without_a_word_loses_no_call() -> None:
     async with gateway() as sms:
 
@@ -969,6 +980,38 @@ async def test_who_wants_letters_or_no_more_than_must_be_is_told_so(notify: Runn
             ]
 
         await holds(told_of_both)
+
+
+async def test_texts_are_forgotten_after_their_days_and_what_waits_keeps_its_own(notify: RunningSite) -> None:
+    await load_bundle(notify, quiet_hours=None, providers=[{"name": "file", "kind": "file"}])
+    waits, gone, kept = (Intake(notify, f"H55.242-301012-{350 + n:04}") for n in range(3))
+    for dossier in (waits, gone, kept):
+        await dossier.say(dossier.contact(**CANARY), dossier.received())
+        await reach(notify, dossier.code, "sent")
+    await notify.stop_service("notify")
+    # An id begins with the time at which it was made: these are a day too old, and one of them never went out.
+    old = f"{int((datetime.now(UTC) - timedelta(days=91)).timestamp() * 1000):012x}"
+    for dossier in (waits, gone):
+        await notify.fetch(
+            "UPDATE notify.notice SET id = (overlay(id::text placing $2 from 1 for 13))::uuid WHERE dossier = $1",
+            dossier.code,
+            f"{old[:8]}-{old[8:]}",
+        )
+    await notify.fetch(
+        "UPDATE notify.notice SET state = 'held', sent_at = NULL, due = false, next_at = now() + interval '1 hour',"
+        " expires_at = now() + interval '1 day' WHERE dossier = $1",
+        waits.code,
+    )
+    await restart(notify)
+    sealed = "SELECT dossier FROM notify.notice WHERE wrapped IS NOT NULL ORDER BY dossier"
+
+    async def two_are_left() -> bool:
+        return [row["dossier"] for row in await notify.fetch(sealed)] == [waits.code, kept.code]
+
+    await holds(two_are_left)
+    assert (
+        await notify.value("SELECT count(*) FROM notify.notice WHERE state = 'sent'") == 2
+    )  # that they were told stays known
 
 
 async def test_what_has_not_gone_out_goes_to_the_new_number(notify: RunningSite) -> None:
