@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2] / "services"
 # Where sealed data is opened. Each of them is recorded by `access_put` beside it, or is the system's own work, seen by
 # nobody: notify tells the person, intake compares what is said now with what was said before.
 OPENED = {
-    "intake/store.py": {"open_contact", "persons", "contact", "contacts"},
+    "intake/store.py": {"open_contact", "persons", "contact", "contacts", "give_back"},
     "intake/api.py": {"one"},
     "intake/petitions_api.py": {"one", "answered"},
     "intake/petitions.py": {"said"},
