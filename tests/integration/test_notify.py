@@ -79,7 +79,7 @@ async def notify(backing: Backing, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "retry_first": 0.05,
         "retry_most": 0.2,
         "sender_poll": 0.05,
-        "contact_wait": 0.4,
+        "contact_wait": 2.0,  # two topics are read at their own pace, on a busy machine too
         "held_patience": 20.0,
         "sent_file": tmp_path / "sent.ndjson",
         "postal_file": tmp_path / "postal.ndjson",
@@ -283,14 +283,14 @@ def provider(name: str, url: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "kind": "http", "url": url, "secret": SECRET, **more}
 
 
-async def holds(condition: Callable[[], Awaitable[T | None]], what: str = "") -> T:
-    """Waits until the condition answers something, and returns it."""
+async def holds(condition: Callable[[], Awaitable[T | None]], what: str | Callable[[], str] = "") -> T:
+    """Waits until the condition answers something, and returns it; `what` says how things stand if it never does."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LONG):
             while not (found := await condition()):
                 await asyncio.sleep(0.01)
             return found
-    raise AssertionError(f"not within {LONG} s: {what}")
+    raise AssertionError(f"not within {LONG} s: {what if isinstance(what, str) else what()}")
 
 
 async def notices(site: RunningSite, code: str) -> list[dict[str, Any]]:
@@ -303,11 +303,13 @@ async def notices(site: RunningSite, code: str) -> list[dict[str, Any]]:
 async def reach(site: RunningSite, code: str, *states: str) -> list[dict[str, Any]]:
     """The dossier's notices once they are in these states, in the order planned."""
 
+    items: list[dict[str, Any]] = []
+
     async def there() -> list[dict[str, Any]] | None:
-        items = await notices(site, code)
+        items[:] = await notices(site, code)
         return items if tuple(item["state"] for item in items) == states else None
 
-    return await holds(there, f"{code} in {states}")
+    return await holds(there, lambda: f"{code} in {states}: {items}")
 
 
 async def said(site: RunningSite, code: str, number: int) -> list[str]:
