@@ -219,6 +219,11 @@ MUTANTS = (
         f"{INTEGRATION}/test_stats.py", "nobody_sees_half",
     ),
     Mutant(
+        8, "what is kept of months gone by is not read again when an event changes them", "services/stats/store.py",
+        "        if months:\n            settled =", "        if not months:\n            settled =",
+        f"{PROPERTY}/test_indicators.py", "months_gone_by",
+    ),
+    Mutant(
         9, "after a crash the file is not looked up", "services/notify/sender.py",
         'outcome = Taken() if row["id"] in in_file else NotTaken("not-written")', 'outcome = NotTaken("not-written")',
         f"{INTEGRATION}/test_notify.py", "promise_9",

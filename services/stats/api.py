@@ -121,7 +121,8 @@ class Asked:
             raise invalid("as_of is before from.", "/as_of", "as-of-before-from")
         period = Period(start, min(as_of, last_instant(self.last)))
         known = self.known_at or now
-        return Question(agencies, period, known, self.by, self.procedure, self.field, self.channel)
+        present = self.as_of is None and self.known_at is None and period.judged == now
+        return Question(agencies, period, known, self.by, self.procedure, self.field, self.channel, present)
 
 
 def _a_day(value: Any) -> date:

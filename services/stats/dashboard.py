@@ -109,7 +109,9 @@ class Dashboard:
         async with self._service.pool.acquire() as connection, at_one_instant(connection):
             blocks = []
             for title, since, until in spans(today):
-                question = Question(agencies, Period(local_midnight(since), min(now, last_instant(until))), now)
+                question = Question(
+                    agencies, Period(local_midnight(since), min(now, last_instant(until))), now, now=True
+                )
                 numbers = await indicators(store, connection, question)
                 shown = numbers if view.exact else suppressed(numbers, group)
                 blocks.append({"title": title, "link": _link(view, since, until), **shown})

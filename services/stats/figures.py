@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final
@@ -38,12 +37,6 @@ def local_text(instant: datetime) -> str:
     return instant.astimezone(LOCAL_ZONE).isoformat()
 
 
-def nearest_tenth(value: float) -> Fraction:
-    """The exact percentile of whole microseconds: between two of them PostgreSQL goes a tenth part of the way, or nine
-    tenths, or half, in floating point."""
-    return Fraction(round(Decimal(value) * 10), 10)
-
-
 async def indicators(store: Store, connection: Connection, question: Question) -> dict[str, Any]:
     """The numbers of the Indicators JSON, without what the question itself says and without freshness."""
     row = await store.figures(connection, question)
@@ -51,7 +44,7 @@ async def indicators(store: Store, connection: Connection, question: Question) -
     documents = await store.documents(connection, question)
     fresh = row["online"] + row["counter"] + row["postal"]
     resolved = row["early"] + row["on_time"] + row["late"]
-    spread = row["spread"] or (None, None)
+    median, p90 = row["spread"] or (None, None)
     return {
         "received": {
             "total": fresh + row["carried_over"],
@@ -75,8 +68,8 @@ async def indicators(store: Store, connection: Connection, question: Question) -
         "satisfaction": share(content, rated),
         "documents": {"received": documents["received"], "sent": documents["sent"], "handled": documents["handled"]},
         "average_days": days(Fraction(int(row["elapsed"]), resolved)) if resolved else None,
-        "median_days": None if spread[0] is None else days(nearest_tenth(spread[0])),
-        "p90_days": None if spread[1] is None else days(nearest_tenth(spread[1])),
+        "median_days": None if median is None else days(median),
+        "p90_days": None if p90 is None else days(p90),
     }
 
 

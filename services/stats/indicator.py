@@ -392,7 +392,8 @@ class Changes:
     """What events change of a dossier's figures, to be written.
 
     `closed` names stored rectangles by `valid_from`, with the instant from which they are no longer known so.
-    `anew`: `opened` are all the dossier's rectangles, in place of those that are stored.
+    `anew`: `opened` are all the dossier's rectangles, in place of those that are stored. `ended`: by whom and when what is
+    changed had been decided.
     """
 
     anew: bool = False
@@ -403,6 +404,10 @@ class Changes:
     ratings: list[Counted] = dataclasses.field(default_factory=list)
     undone: list[tuple[str, Micros]] = dataclasses.field(default_factory=list)
     revisions: list[Revision] = dataclasses.field(default_factory=list)
+    ended: set[tuple[str, Micros]] = dataclasses.field(default_factory=set)
+
+
+FEW: Final = 9  # segments that are looked for one by one: to hash one costs as much as to compare some
 
 
 class Progress:
@@ -496,16 +501,21 @@ class Progress:
         was, now, same = self._segments, self._fold.made, 0
         while same < len(was) and same < len(now) and was[same] == now[same]:
             same += 1
-        old, new = set(was[same:]), set(now[same:])
-        for segment in was[same:]:
+        gone, come = was[same:], now[same:]
+        old, new = (gone, come) if len(gone) + len(come) < FEW else (set(gone), set(come))
+        for segment in gone:
             if segment not in new:
+                if segment.ended_at is not None:
+                    self.changes.ended.add((segment.deciding, segment.ended_at))
                 fresh = self._fresh.pop(segment.valid_from, None)
                 if fresh is None:
                     self.changes.closed.append((segment.valid_from, at))
                 elif fresh.known_from < at:
                     self.changes.opened.append(fresh._replace(known_to=at))
-        for segment in now[same:]:
+        for segment in come:
             if segment not in old:
+                if segment.ended_at is not None:
+                    self.changes.ended.add((segment.deciding, segment.ended_at))
                 self._fresh[segment.valid_from] = Opened(segment, at, None)
         self._segments = list(now)
         if self._revisions and self._since < at:

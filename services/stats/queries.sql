@@ -1,6 +1,6 @@
 -- All SQL of stats. A question has agencies $1, a start $2, the instant it is judged at $3 and the instant it is known
 -- at $4. {seen} are the rectangles that it sees; {table} is that of dossiers, or the view of legs with the same columns;
--- {side} is the agency that is meant.
+-- {side} is the agency that is meant; {since} when what has ended must have ended, mostly the start.
 
 -- name: seen
 -- What was pending at that instant, and what had ended or been refused since the start. The conditions on lengths are those
@@ -24,7 +24,7 @@
    AND {side} = ANY ($1::text[]) AND known_to > $4 AND known_from <= $4 AND valid_from <= $3 AND valid_to > $3
  UNION ALL
  SELECT * FROM {schema}.{table}
- WHERE phase <> 'pending' AND {side} = ANY ($1::text[]) AND ended_at >= $2 AND ended_at <= $3
+ WHERE phase <> 'pending' AND {side} = ANY ($1::text[]) AND ended_at >= {since} AND ended_at <= $3
    AND valid_to > $3 AND valid_from <= $3 AND known_from <= $4 AND known_to > $4) seen
 
 -- name: seen_working
@@ -191,9 +191,8 @@ SELECT number FROM {schema}.published_report WHERE number = ANY ($1::text[])
 -- When the first dossier was heard of, microseconds since 1970: periods that ended before were not kept here.
 SELECT began FROM {schema}.dossier ORDER BY began LIMIT 1
 
--- name: figures
--- One row: every count of the Indicators JSON that $5 procedure, $6 field, $7 channel, null for all.
-SELECT
+-- name: counts
+-- Every count of the Indicators JSON that comes from rectangles.
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'online') AS online,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'counter') AS counter,
     count(*) FILTER (WHERE phase <> 'refused' AND received_at >= $2 AND channel = 'postal') AS postal,
@@ -207,11 +206,43 @@ SELECT
     count(*) FILTER (WHERE phase = 'refused') AS refused,
     count(*) FILTER (WHERE received_at >= $2 AND listed) AS listed,
     count(*) FILTER (WHERE received_at >= $2 AND listed AND digitised) AS digitised,
-    sum(elapsed) AS elapsed,
+    sum(elapsed) AS elapsed
+
+-- name: figures
+-- One row; $5 procedure, $6 field, $7 channel, null for all.
+SELECT {counts},
     percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY elapsed) AS spread
 FROM {seen}
 WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
   AND ($7::text IS NULL OR channel = $7)
+
+-- name: figures_new
+-- The same without what had ended before $8; `times`: how long each took, in order, eight bytes each.
+SELECT {counts}, string_agg(int8send(elapsed), '' ORDER BY elapsed) AS times
+FROM {seen}
+WHERE ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND ($7::text IS NULL OR channel = $7)
+
+-- name: figures_settled
+-- The same of what ended from $8 to before $9, by month, as it stands now: the clock of who asks may be a little behind that of
+-- who recorded it, and what is kept is not asked for again.
+SELECT date_trunc('month', ended_at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date AS month, {counts},
+    string_agg(int8send(elapsed), '' ORDER BY elapsed) AS times
+FROM {schema}.{table}
+WHERE phase <> 'pending' AND {side} = ANY ($1::text[]) AND ended_at >= $8 AND ended_at < $9
+  AND valid_to = 'infinity' AND known_to = 'infinity' AND $3::timestamptz IS NOT NULL AND $4::timestamptz IS NOT NULL
+  AND ($5::text IS NULL OR procedure = $5) AND ($6::text IS NULL OR field = $6)
+  AND ($7::text IS NULL OR channel = $7)
+GROUP BY 1
+
+-- name: settled_versions
+SELECT month, sum(version)::bigint AS version FROM {schema}.settled
+WHERE agency = ANY ($1::text[]) AND month >= $2 AND month < $3 GROUP BY month
+
+-- name: settled_put
+INSERT INTO {schema}.settled (agency, month, version)
+SELECT agency, month, 1 FROM unnest($1::text[], $2::date[]) AS s(agency, month) ORDER BY agency, month
+ON CONFLICT (agency, month) DO UPDATE SET version = settled.version + 1
 
 -- name: figures_by
 -- The same counts for each agency, field or procedure ($8).
@@ -587,6 +618,15 @@ UNION SELECT agency FROM staged_leg_fact
 UNION SELECT unnest(ARRAY[from_agency, to_agency]) FROM {schema}.document_act
       WHERE document IN (SELECT key FROM staged_key WHERE held = 'document_act')
 UNION SELECT unnest(ARRAY[from_agency, to_agency]) FROM staged_document_act
+
+-- name: rebuild_settled
+-- In which months something had ended that the switch changes, and for whom.
+SELECT DISTINCT side AS agency, date_trunc('month', ended_at AT TIME ZONE 'Asia/Ho_Chi_Minh')::date AS month
+FROM (SELECT agency, deciding, ended_at FROM {schema}.fact
+      WHERE code IN (SELECT key FROM staged_key WHERE held = 'fact')
+      UNION ALL SELECT agency, deciding, ended_at FROM staged_fact) f
+CROSS JOIN LATERAL unnest(ARRAY[agency, deciding]) AS s (side)
+WHERE ended_at IS NOT NULL
 
 -- name: rebuild_remove
 DELETE FROM {schema}.{table} WHERE {key} IN (SELECT key FROM staged_key WHERE held = '{table}')

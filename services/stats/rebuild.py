@@ -296,6 +296,7 @@ class Rebuild:
         moved = await self._connection.fetch(self._store["rebuild_moved"])
         await self._fold_again(moved)
         agencies = [row["agency"] for row in await self._connection.fetch(self._store["rebuild_agencies"])]
+        settled = await self._connection.fetch(self._store["rebuild_settled"], timeout=PATIENCE)
         for table in TABLES:
             await self._connection.execute(self._statement("rebuild_remove", table), timeout=PATIENCE)
         for table in TABLES:
@@ -307,6 +308,7 @@ class Rebuild:
         )
         if len(written) < len(rows):
             raise PlaceMoved
+        await self._store.put(self._connection, "settled_put", list(map(tuple, settled)))
         if agencies:
             await self._connection.execute(self._store["moved_put"], agencies)
 
@@ -517,6 +519,8 @@ def _applied(key: str, logged: Sequence[Logged], places: Places, lost: AbstractS
     upto = {
         topic: head if (topic, key) in lost else places.get((topic, key), 0) for topic, head in _heads(logged).items()
     }
+    if all(upto[topic] >= sequence for topic, sequence, _ in logged):
+        return logged
     return [each for each in logged if each.sequence <= upto[each.topic]]
 
 

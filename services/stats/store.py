@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 from uuid import UUID
 
@@ -22,7 +24,10 @@ from services.stats.indicator import (
     instant_of,
     leg_rectangles,
     local_midnight,
+    month_of,
+    months_between,
 )
+from services.stats.settled import NOTHING, Settled, part_of, settled_before, together
 from shared.contracts.codes import local_day
 from shared.store.pool import Connection
 from shared.store.queries import Queries
@@ -37,7 +42,7 @@ SIDES: Mapping[By, tuple[str, str]] = {
     "working": ("working", "agency"),
 }
 PARTS = (  # the statements that ask by a side
-    *("figures", "figures_by", "figures_index", "extended", "rated"),
+    *("figures", "figures_new", "figures_settled", "figures_by", "figures_index", "extended", "rated"),
     *("behind", "behind_extended", "behind_rated", "behind_index"),
 )
 
@@ -53,6 +58,7 @@ class Question:
     procedure: str | None = None
     field: str | None = None
     channel: Channel | None = None
+    now: bool = False  # judged and known at the instant of the transaction that asks, whatever has been stored by then
 
     @property
     def parameters(self) -> tuple[Any, ...]:
@@ -67,6 +73,12 @@ class Question:
         )
 
 
+def nearest_tenth(value: float) -> Fraction:
+    """The exact percentile of whole microseconds: between two of them PostgreSQL goes a tenth part of the way, or nine
+    tenths, or half, in floating point."""
+    return Fraction(round(Decimal(value) * 10), 10)
+
+
 def at_one_instant(connection: Connection) -> Transaction:
     """Within it all questions see the same instant: an answer of several never mixes the figures from before a batch, or
     before the switch of a rebuild, with those from after."""
@@ -78,9 +90,15 @@ class Store:
 
     def __init__(self, schema: str = "stats") -> None:
         self._queries = Queries("services.stats", schema)
+        self._settled = Settled()
         self._by = {
-            (name, by): self._queries[name].replace("{seen}", self._seen(by)).replace("{side}", side)
-            for by, (_, side) in SIDES.items()
+            (name, by): self._queries[name]
+            .replace("{counts}", self._queries["counts"])
+            .replace("{seen}", self._seen(by))
+            .replace("{table}", table)
+            .replace("{side}", side)
+            .replace("{since}", "$8" if name == "figures_new" else "$2")
+            for by, (table, side) in SIDES.items()
             for name in PARTS
         }
 
@@ -136,6 +154,17 @@ class Store:
         ratings = [rating_row(d, r) for d, c in changed for r in c.ratings]
         if ratings:
             await connection.execute(self._queries["ratings_put"], *columns(ratings, 10, INSTANTS["rating"]))
+        now = month_of(local_day(datetime.now(UTC)))
+        months = {
+            (side, month)
+            for d, c in changed
+            for deciding, at in c.ended
+            if (month := month_of(local_day(instant_of(at)))) != now
+            for side in (d.agency, deciding)
+        }
+        if months:
+            settled = sorted((side, first) for side, (first, _) in months)
+            await connection.execute(self._queries["settled_put"], *columns(settled, 2))
         undone = [(UUID(identity), at) for _, c in changed for identity, at in c.undone]
         if undone:
             await connection.execute(self._queries["undo"], *columns(undone, 2, (1,)))
@@ -172,10 +201,37 @@ class Store:
 
     # -- questions
 
-    async def figures(self, connection: Connection, question: Question) -> Any:
+    async def figures(self, connection: Connection, question: Question) -> Mapping[str, Any]:
+        """Every count of the Indicators JSON that comes from rectangles; `spread`: the exact median and p90, in µs."""
+        before = settled_before(question.period.judged)
+        if question.now and question.by != "working" and question.period.start < before:
+            return await self._figures_now(connection, question, before)
         row = await connection.fetchrow(self._by["figures", question.by], *question.parameters)
         assert row is not None
-        return row
+        return dict(row) | {"spread": row["spread"] and [nearest_tenth(value) for value in row["spread"]]}
+
+    async def _figures_now(self, connection: Connection, question: Question, before: datetime) -> Mapping[str, Any]:
+        """Of the months before, only those are read that have changed since they were read the last time."""
+        start, (first, last) = question.period.start, (local_day(question.period.start), local_day(before))
+        months = [month for month, _ in months_between(start, before)]
+        rows = await connection.fetch(
+            self._queries["settled_versions"], question.parameters[0], first.replace(day=1), last
+        )
+        versions = {row["month"]: row["version"] for row in rows}
+        whom = (question.by, tuple(question.agencies), start, question.procedure, question.field, question.channel)
+        parts = self._settled.held(whom, versions, months)
+        missing = [month for month in months if month not in parts]
+        if missing:
+            until = local_midnight(month_of(missing[-1])[1] + timedelta(days=1))
+            since = max(start, local_midnight(missing[0]))
+            asked = (*question.parameters, since, until)
+            found = await connection.fetch(self._by["figures_settled", question.by], *asked)
+            read = dict.fromkeys(missing, NOTHING) | {row["month"]: part_of(row) for row in found}
+            self._settled.keep(whom, versions, read)
+            parts |= read
+        row = await connection.fetchrow(self._by["figures_new", question.by], *question.parameters, before)
+        assert row is not None
+        return together([*parts.values(), part_of(row)])
 
     async def figures_by(self, connection: Connection, question: Question, part: Part) -> list[Any]:
         return await connection.fetch(self._by["figures_by", question.by], *question.parameters, part)

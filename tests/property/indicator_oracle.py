@@ -239,6 +239,26 @@ def indicators(
     }
 
 
+def documents(
+    lives: Iterable[Events], agencies: frozenset[str], first: date, last: date, as_of: datetime, known_at: datetime
+) -> dict[str, int]:
+    """received: arrived at these agencies in the period; sent: by them; handled: of both, those in 06 by then."""
+    start = datetime(first.year, first.month, first.day, tzinfo=HANOI)
+    after = last + timedelta(days=1)
+    end = datetime(after.year, after.month, after.day, tzinfo=HANOI) - timedelta(microseconds=1)
+    judged = min(as_of, end)
+    found = {"received": 0, "sent": 0, "handled": 0}
+    for events in lives:
+        visible = [e for e in events if e.recorded <= known_at and e.time <= judged]
+        for e in visible:
+            came = e.type == "document.arrived" and e.data["to"] in agencies
+            went = e.type == "document.sent" and e.data["from"] in agencies
+            if (came or went) and e.time >= start:
+                found["received" if came else "sent"] += 1
+                found["handled"] += visible[-1].data["state"] == "06"
+    return found
+
+
 def identities_hold(figures: Mapping[str, Any]) -> bool:
     """received = resolved + pending, and each total is the sum of its parts."""
     received, resolved, pending = figures["received"], figures["resolved"], figures["pending"]

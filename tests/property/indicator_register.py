@@ -288,6 +288,44 @@ def transfers(seed: int, lives: Sequence[tuple[str, Sequence[Told]]]) -> dict[st
     return found
 
 
+def documents(seed: int) -> list[list[Told]]:
+    """The lives of some documents: sent, mostly arrived, and worked on for a while."""
+    rng = random.Random(seed + 2)
+    found = []
+    for number in range(rng.randint(0, 9)):
+        now = BEGIN + timedelta(days=rng.randint(0, 70), hours=rng.randint(0, 23))
+        name, recorded, lived = f"H55.242,2026-01-01,{number}", BEGIN, list[Told]()
+        fixed = {"document": name, "number": str(number), "date": "2026-01-01", "kind": 0, "to": rng.choice(AGENCIES)}
+        acts = [
+            ("sent", "01", {"title": "Công văn"}),
+            *([("arrived", "01", {"title": "Công văn"})] if rng.random() < 0.8 else []),
+            *[("accepted", "03", {}), ("started", "05", {}), ("finished", "06", {})][: rng.randint(0, 3)],
+        ]
+        if rng.random() < 0.2:  # it came from elsewhere: nobody here sent it
+            acts = [act for act in acts if act[0] != "sent"]
+        sender = rng.choice(AGENCIES)
+        for sequence, (short, state, extra) in enumerate(acts, 1):
+            data = {**fixed, "from": sender, "state": state, **extra}
+            event = EVENTS[f"document.{short}"](**data)
+            recorded = max(recorded, now + rng.choice(LAGS))
+            envelope = Envelope(
+                topic="lienthong.document.v1",
+                id=uuid7(),
+                source="/sites/H55/routing",
+                type=event.short,
+                subject=name,
+                time=now,
+                recorded=recorded,
+                sequence=sequence,
+                mode="live",
+                data=event.to_json(),
+            )
+            lived.append(Told(event.short, envelope.id, now, recorded, data | {"due_at": None}, envelope))
+            now += rng.choice(STEPS)
+        found.append(lived)
+    return found
+
+
 def register(seed: int, dossiers: int = 25) -> list[tuple[str, list[Told]]]:
     """Agencies and events of some dossiers; the same seed gives the same register but for the ids."""
     rng = random.Random(seed)

@@ -1,7 +1,9 @@
 """The indicators of stats against an oracle that shares nothing with them, at any as_of and known_at."""
 
+import os
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +16,7 @@ from services.stats.app import MIGRATIONS
 from services.stats.figures import indicators, report_ii06a
 from services.stats.handlers import Handlers
 from services.stats.indicator import Period, cells, known_up_to, last_instant, local_midnight, micros
-from services.stats.store import Question, Store
+from services.stats.store import Question, Store, at_one_instant
 from shared.directory.directory import Directory
 from shared.directory.store import LiveDirectory
 from shared.service import Service
@@ -24,12 +26,15 @@ from shared.store.queries import Queries
 from shared.store.room import RoomInPostgres
 from tests.harness import Backing
 from tests.property import indicator_oracle as oracle
-from tests.property.indicator_register import AGENCIES, BEGIN, PROCEDURES, Told, register, transfers
+from tests.property.indicator_register import AGENCIES, BEGIN, PROCEDURES, Told, documents, register, transfers
 
 FIRST = date(2026, 1, 1)
+REGISTERS = int(
+    os.environ.get("LIENTHONG_TEST_REGISTERS", "25")
+)  # random ones, each asked at a dozen pairs of instants
 EMPTY = (
     "TRUNCATE stats.dossier, stats.fact, stats.extension, stats.rating, stats.restatement, stats.asked, stats.inbox, "
-    "stats.leg, stats.leg_fact"
+    "stats.leg, stats.leg_fact, stats.document_act"
 )
 
 
@@ -52,7 +57,6 @@ class Projection:
 
     async def figures(self, connection: Connection, question: Question) -> dict[str, Any]:
         numbers = await indicators(self.store, connection, question)
-        del numbers["documents"]
         row = await self.store.figures_index(connection, question)
         return numbers | {"index": {"counted": row["counted"], "in_time": row["in_time"]}}
 
@@ -97,7 +101,7 @@ def instants(rng: random.Random, lives: Sequence[tuple[str, Sequence[Told]]]) ->
     return rng.choice([late, *anywhere, *moments]), rng.choice([late, late, *anywhere, *moments])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=REGISTERS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 async def test_sql_agrees_with_the_oracle(projection: Projection, seed: int) -> None:
     rng = random.Random(seed)
@@ -106,7 +110,8 @@ async def test_sql_agrees_with_the_oracle(projection: Projection, seed: int) -> 
     lines = [("", [told for acts in each for told in acts]) for each in legs.values()]
     async with projection.pool.acquire() as connection:
         await connection.execute(EMPTY)
-    for batch in batches([*lives, *lines], rng):
+    letters = documents(seed)
+    for batch in batches([*lives, *lines, *(("", letter) for letter in letters)], rng):
         assert await projection.apply(batch) == 0
     async with projection.pool.acquire() as connection:
         for _ in range(12):
@@ -125,6 +130,7 @@ async def test_sql_agrees_with_the_oracle(projection: Projection, seed: int) -> 
             expected = oracle.indicators(
                 lives, whom, first, last, as_of, known_at, by=by, procedure=procedure, channel=channel, legs=legs
             )
+            expected["documents"] = oracle.documents(letters, whom, first, last, as_of, known_at)
             if by == "working":  # extensions and ratings are the receiving agency's
                 expected |= {"extended": 0, "satisfaction": oracle.percent(0, 0)}
             if by != "receiving" or (procedure, channel) != (
@@ -154,7 +160,7 @@ async def test_every_number_has_its_dossiers(projection: Projection, seed: int) 
             return
         question = Question(AGENCIES, Period(local_midnight(first), min(as_of, last_instant(last))), known_at)
         numbers = await projection.figures(connection, question)
-        del numbers["index"]
+        del numbers["index"], numbers["documents"]
         alone = {
             code: cells(
                 known_up_to(dossier.acts, micros(known_at)),
@@ -173,6 +179,28 @@ async def test_every_number_has_its_dossiers(projection: Projection, seed: int) 
                 assert len(rows) == number, path
                 if not block.endswith("_share"):
                     assert {row["code"] for row in rows} == {code for code, found in alone.items() if path in found}
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+async def test_what_is_kept_of_months_gone_by_still_holds(projection: Projection, seed: int) -> None:
+    """After each batch the figures of now, for which months gone by are not read again, are those that are read whole."""
+    rng = random.Random(seed)
+    lives = register(seed, 12)
+    keeps, now = Store(), BEGIN + timedelta(days=400)
+    asked = [
+        Question(AGENCIES, Period(local_midnight(FIRST), now), now, now=True),
+        Question(AGENCIES[:1], Period(local_midnight(date(2026, 1, 17)), now), now, "deciding", now=True),
+        Question(AGENCIES, Period(local_midnight(FIRST), now), now, "receiving", PROCEDURES[0][0], now=True),
+    ]
+    async with projection.pool.acquire() as connection:
+        await connection.execute(EMPTY)
+    for batch in batches(lives, rng):
+        await projection.apply(batch)
+        async with projection.pool.acquire() as connection, at_one_instant(connection):
+            for question in asked:
+                whole = await indicators(keeps, connection, replace(question, now=False))
+                assert await indicators(keeps, connection, question) == whole
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
