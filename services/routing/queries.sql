@@ -512,7 +512,7 @@ UPDATE {schema}.link_digest SET differs = $4 WHERE peer = $1 AND day = $2 AND di
 RETURNING true
 
 -- name: digests_agree
-UPDATE {schema}.link_digest SET differs = '{{}}' WHERE peer = $1 AND differs <> '{{}}'
+UPDATE {schema}.link_digest SET differs = '{}' WHERE peer = $1 AND differs <> '{}'
     AND NOT (day, direction) IN (SELECT * FROM unnest($2::date[], $3::text[]))
 
 -- name: site_keys
